@@ -1,0 +1,20 @@
+"""Errors that a user can mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LangmergeError(Exception):
+    """Something the user can mend: the message says what was wrong, where, and the mend.
+
+    The command line prints the message alone, without a traceback, and exits with 2.
+    """
+
+
+def nearest(value: str, known: Iterable[str], n: int = 3) -> str:
+    """Name the known values nearest to `value`, as the tail of an error message."""
+    known = sorted(known)
+    close = difflib.get_close_matches(value, known, n=n, cutoff=0.4)
+    return f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known)}"

@@ -1,0 +1,68 @@
+"""Where things are: the one place that knows.
+
+Three situations, one answer each:
+
+- a *checkout*: data, notebooks and book lie at the top of the repository, and what is
+  computed goes to ``build/`` there;
+- an installed *wheel*: data and notebooks lie inside the package (``_data``,
+  ``_notebooks``), and what is computed goes to the user's cache folder;
+- ``LANGMERGE_HOME``, where set, replaces that place for computed things. Language files
+  and profiles of the user's own are found there too (``languages/``, ``profiles/``),
+  before the shipped ones.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def checkout() -> Path | None:
+    """The repository's top folder, or None where langmerge was installed from a wheel."""
+    root = _PACKAGE.parent.parent
+    return root if (root / "_config.yml").is_file() and (root / "data").is_dir() else None
+
+
+def data() -> Path:
+    """The shipped data: concepts, languages, tasks, claims, profiles and the lab's base."""
+    root = checkout()
+    return root / "data" if root else _PACKAGE / "_data"
+
+
+def notebooks() -> Path:
+    """The notebooks' sources (py:percent and their paired .ipynb)."""
+    root = checkout()
+    return root / "notebooks" if root else _PACKAGE / "_notebooks"
+
+
+def home() -> Path:
+    """The folder for everything that is computed; it may not exist yet."""
+    if os.environ.get("LANGMERGE_HOME"):
+        return Path(os.environ["LANGMERGE_HOME"]).expanduser().resolve()
+    root = checkout()
+    return root / "build" if root else Path(platformdirs.user_cache_dir("langmerge"))
+
+
+def store() -> Path:
+    """The store of finished cells."""
+    return home() / "store"
+
+
+def search(folder: str) -> list[Path]:
+    """The folders in which files of a kind (``languages``, ``profiles``) are looked for, in order."""
+    return [home() / folder, data() / folder]
+
+
+def find(folder: str, name: str) -> Path | None:
+    """The file ``<folder>/<name>.yaml``, the user's own before the shipped one, or None."""
+    found = (place / f"{name}.yaml" for place in search(folder))
+    return next((path for path in found if path.is_file()), None)
+
+
+def names(folder: str) -> list[str]:
+    """The names (stems) of all YAML files of a kind, sorted."""
+    return sorted({path.stem for place in search(folder) for path in place.glob("*.yaml")})
