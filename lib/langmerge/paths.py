@@ -24,7 +24,7 @@ _PACKAGE = Path(__file__).resolve().parent
 def checkout() -> Path | None:
     """The repository's top folder, or None where langmerge was installed from a wheel."""
     root = _PACKAGE.parent.parent
-    return root if (root / "_config.yml").is_file() and (root / "data").is_dir() else None
+    return root if (root / "data" / "concepts.yaml").is_file() else None
 
 
 def data() -> Path:

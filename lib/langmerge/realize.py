@@ -1,0 +1,54 @@
+"""Say a proposition in a language: templates filled with the words' inflected forms.
+
+A slot may be filled from another language, which is code-switching at the word level.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from langmerge.languages import SLOT, Language
+from langmerge.world import Proposition
+
+
+class Realizer:
+    """Says propositions in one language.
+
+    Templates are compiled once into literal pieces and slots: corpora need millions of
+    sentences.
+    """
+
+    def __init__(self, language: Language) -> None:
+        self.language = language
+        self._templates = {name: _compile(text) for name, text in language.templates.items()}
+        self._form = cache(language.form)
+
+    def __call__(self, proposition: Proposition) -> str:
+        """The sentence (or, for an ``answer_*`` construction, the phrase)."""
+        return self.switched(proposition, None, ())
+
+    def switched(
+        self, proposition: Proposition, other: Realizer | None, roles: tuple[str, ...] | set[str]
+    ) -> str:
+        """The sentence with the words of the named roles taken from another language.
+
+        The other language's words come in their citation forms, as loans do.
+        """
+        concepts = dict(proposition.roles)
+        pieces = []
+        for literal, role, form in self._templates[proposition.construction]:
+            pieces.append(literal)
+            if role is not None and role in roles:
+                pieces.append(other._form(role, concepts[role]))
+            elif role is not None:
+                pieces.append(self._form(role, concepts[role], form))
+        return "".join(pieces)
+
+
+def _compile(template: str) -> list[tuple[str, str | None, str | None]]:
+    """A template as (literal, role, form) pieces; role is None after the last slot."""
+    pieces, end = [], 0
+    for slot in SLOT.finditer(template):
+        pieces.append((template[end : slot.start()], slot[1], slot[2]))
+        end = slot.end()
+    return [*pieces, (template[end:], None, None)]

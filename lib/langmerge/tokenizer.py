@@ -1,0 +1,80 @@
+"""The lab's tokenizer: byte-level BPE trained on the base's mixture.
+
+A language that the base has hardly seen falls back to bytes and pays the real
+"tokenization tax": more tokens for the same sentence (its *fertility*).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer; one special token both begins and ends a document."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=[END_OF_TEXT],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{END_OF_TEXT} $A", special_tokens=[(END_OF_TEXT, 0)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+    )
+
+
+def encode_stream(
+    tokenizer: PreTrainedTokenizerFast, documents: Iterable[str], batch: int = 512
+) -> Iterator[np.ndarray]:
+    """Each document's tokens as uint16, the end-of-text token first (it separates documents)."""
+    documents = iter(documents)
+    while chunk := list(islice(documents, batch)):
+        for encoding in tokenizer.backend_tokenizer.encode_batch(chunk):
+            yield np.array(encoding.ids, dtype=np.uint16)
+
+
+def take_tokens(
+    tokenizer: PreTrainedTokenizerFast, documents: Iterable[str], tokens: int
+) -> list[np.ndarray]:
+    """Whole documents until at least `tokens` tokens are there."""
+    taken: list[np.ndarray] = []
+    count = 0
+    for ids in encode_stream(tokenizer, documents):
+        taken.append(ids)
+        count += len(ids)
+        if count >= tokens:
+            break
+    return taken
+
+
+def pack(documents: list[np.ndarray], length: int) -> np.ndarray:
+    """Concatenated documents cut into rows of `length` tokens; the remainder is dropped."""
+    flat = np.concatenate(documents)
+    rows = len(flat) // length
+    return flat[: rows * length].reshape(rows, length)
+
+
+def fertility(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> float:
+    """Tokens per orthographic word (tokens divided by the number of space-separated words)."""
+    texts = list(texts)
+    words = sum(len(text.split()) for text in texts)
+    tokens = sum(len(encoding.ids) - 1 for encoding in tokenizer.backend_tokenizer.encode_batch(texts))
+    return tokens / words

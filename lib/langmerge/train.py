@@ -1,0 +1,169 @@
+"""Training through transformers.Trainer: base, continual pre-training and fine-tuning.
+
+One thread per process, fixed order of data: a run is a pure function of its weights, data
+and settings on one machine.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+from langmerge.model import StateDict, state
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: steps of `batch` sequences at a peak learning rate."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    schedule: str = "constant"  # any of transformers' schedulers: constant, cosine, linear
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+
+
+class Rows(Dataset):
+    """Token rows (n × length, uint16) as language-modelling examples, in their order."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.rows[index]
+
+
+def collate_rows(rows: list[np.ndarray]) -> dict[str, torch.Tensor]:
+    """A batch of language-modelling rows: every token is predicted."""
+    ids = torch.from_numpy(np.stack(rows).astype(np.int64))
+    return {"input_ids": ids, "labels": ids}
+
+
+class Answers(Dataset):
+    """Instruction examples as (prompt ids, answer ids); only the answer carries loss."""
+
+    def __init__(self, examples: list[tuple[list[int], list[int]]]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> tuple[list[int], list[int]]:
+        return self.examples[index]
+
+
+def collate_answers(examples: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+    """A batch of instruction examples, padded on the right."""
+    width = max(len(prompt) + len(answer) for prompt, answer in examples)
+    ids = torch.zeros(len(examples), width, dtype=torch.int64)
+    labels = torch.full_like(ids, IGNORED)
+    mask = torch.zeros_like(ids)
+    for row, (prompt, answer) in enumerate(examples):
+        end = len(prompt) + len(answer)
+        ids[row, :end] = torch.tensor(prompt + answer)
+        labels[row, len(prompt) : end] = torch.tensor(answer)
+        mask[row, :end] = 1
+    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+
+
+class _InOrder(Trainer):
+    """A Trainer that takes the examples in the order given: the data are shuffled already."""
+
+    def _get_train_sampler(self, *args: object, **kwargs: object) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset)
+
+
+class _Keep(TrainerCallback):
+    """Hands out the weights after the steps asked for."""
+
+    def __init__(self, steps: set[int], keep: Callable[[int, StateDict], None]) -> None:
+        self.steps, self.keep = steps, keep
+
+    def on_step_end(self, args, state_, control, model=None, **kwargs) -> None:
+        if state_.global_step in self.steps:
+            self.keep(state_.global_step, state(model))
+
+
+def fit(
+    model: LlamaForCausalLM,
+    data: Dataset,
+    recipe: Recipe,
+    keep_at: Callable[[int, StateDict], None] | None = None,
+    steps: set[int] = frozenset(),
+    progress: Callable[[int], None] | None = None,
+    resume_folder: Path | None = None,
+) -> LlamaForCausalLM:
+    """Train a model in place and return it in evaluation mode.
+
+    model, data, recipe: what is trained on what (`Rows` or `Answers`) and how.
+    keep_at, steps: called with (step, weights) after each of these steps.
+    progress: called with the step after every step.
+    resume_folder: where full training state is saved every 500 steps; a killed run goes on
+        from there (optimizer, scheduler and position in the data included).
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = _InOrder(
+            model=model,
+            args=_arguments(recipe, resume_folder or Path(scratch), resume_folder is not None),
+            train_dataset=data,
+            data_collator=collate_rows if isinstance(data, Rows) else collate_answers,
+        )
+        trainer.callback_handler.callbacks = [
+            callback
+            for callback in trainer.callback_handler.callbacks
+            if type(callback).__name__ not in {"PrinterCallback", "ProgressCallback"}
+        ]
+        if keep_at:
+            trainer.add_callback(_Keep(set(steps), keep_at))
+        if progress:
+            trainer.add_callback(_Progress(progress))
+        found = resume_folder is not None and any(resume_folder.glob("checkpoint-*"))
+        trainer.train(resume_from_checkpoint=found or None)
+    return model.eval()
+
+
+class _Progress(TrainerCallback):
+    def __init__(self, report: Callable[[int], None]) -> None:
+        self.report = report
+
+    def on_step_end(self, args, state_, control, **kwargs) -> None:
+        self.report(state_.global_step)
+
+
+def _arguments(recipe: Recipe, folder: Path, resumable: bool) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=recipe.batch,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.schedule,
+        warmup_steps=recipe.warmup_steps,
+        weight_decay=recipe.weight_decay,
+        adam_beta2=0.95,
+        max_grad_norm=1.0,
+        save_strategy="steps" if resumable else "no",
+        save_steps=500,
+        save_total_limit=2,
+        logging_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
+        seed=0,
+        data_seed=0,
+    )
