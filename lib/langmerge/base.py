@@ -23,6 +23,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from langmerge import corpus, model, paths, tokenizer, train
 from langmerge.errors import LangmergeError
+from langmerge.files import sha256, write_text
 from langmerge.model import StateDict
 
 FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
@@ -146,16 +147,10 @@ def publish(folder: Path, out: Path, how: BaseRecipe) -> None:
     manifest = {
         "recipe": how.model_dump(),
         "tokens": how.quotas(),
-        "sha256": {name: _sha256(out / name) for name in FILES},
+        "sha256": {name: sha256(out / name) for name in FILES},
     }
-    temporary = out / "base.json.tmp"
-    temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, out / "base.json")
+    write_text(out / "base.json", json.dumps(manifest, indent=1) + "\n")
 
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -189,7 +184,7 @@ def load(folder: Path | None = None) -> Base:
     for name, expected in manifest["sha256"].items():
         if not (folder / name).is_file():
             raise LangmergeError(f"{folder / name} is missing: restore it with git or run `python -m langmerge base`")
-        if (found := _sha256(folder / name)) != expected:
+        if (found := sha256(folder / name)) != expected:
             raise LangmergeError(
                 f"{folder / name} is corrupted: its SHA-256 is {found[:12]}…, the manifest says "
                 f"{expected[:12]}…. Restore it with git or run `python -m langmerge base`."

@@ -140,7 +140,7 @@ def _task(suite: Suite, task: str, documents: list[dict]) -> dict:
         "custom_dataset": lambda **_: {"test": Dataset.from_list(documents)},
         "test_split": "test",
         "output_type": "multiple_choice",
-        "doc_to_text": "{{prompt}}",
+        "doc_to_text": lambda document: document["prompt"],
         "doc_to_choice": lambda document: document["choices"],
         "doc_to_target": lambda document: document["answer"],
         "target_delimiter": "",
@@ -206,8 +206,8 @@ def _text_task(suite: Suite, texts: list[str]) -> dict:
         "custom_dataset": lambda **_: {"test": Dataset.from_list([{"text": t} for t in texts])},
         "test_split": "test",
         "output_type": "loglikelihood_rolling",
-        "doc_to_text": "",
-        "doc_to_target": "{{text}}",
+        "doc_to_text": lambda document: "",
+        "doc_to_target": lambda document: document["text"],
         "metric_list": [{"metric": "bits_per_byte"}],
     }
 

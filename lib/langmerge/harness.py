@@ -21,6 +21,17 @@ LONGEST_OPTIONS = 64
 class SharedPromptLM(HFLM):
     """HFLM with one forward pass per prompt instead of one per option; same numbers."""
 
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        self._encoded: dict[tuple, list[int]] = {}
+        super().__init__(*args, **kwargs)
+
+    def tok_encode(self, string: str, *args: object, **kwargs: object) -> list[int]:
+        """Encode once: the harness encodes the same items again for every model."""
+        key = (string, args, tuple(sorted(kwargs.items())))
+        if key not in self._encoded:
+            self._encoded[key] = super().tok_encode(string, *args, **kwargs)
+        return self._encoded[key]
+
     def _loglikelihood_tokens(
         self, requests: list[Request], *args: object, **kwargs: object
     ) -> list[tuple[float, bool]]:
