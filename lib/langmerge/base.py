@@ -152,7 +152,6 @@ def publish(folder: Path, out: Path, how: BaseRecipe) -> None:
     write_text(out / "base.json", json.dumps(manifest, indent=1) + "\n")
 
 
-
 @dataclass(frozen=True)
 class Base:
     """A base that a study starts from: weights, tokenizer and what it has met."""
@@ -183,7 +182,9 @@ def load(folder: Path | None = None) -> Base:
     manifest = json.loads((folder / "base.json").read_text(encoding="utf-8"))
     for name, expected in manifest["sha256"].items():
         if not (folder / name).is_file():
-            raise LangmergeError(f"{folder / name} is missing: restore it with git or run `python -m langmerge base`")
+            raise LangmergeError(
+                f"{folder / name} is missing: restore it with git or run `python -m langmerge base`"
+            )
         if (found := sha256(folder / name)) != expected:
             raise LangmergeError(
                 f"{folder / name} is corrupted: its SHA-256 is {found[:12]}…, the manifest says "

@@ -96,10 +96,7 @@ class Evaluator:
                 lm=self._harness, task_dict=self._tasks, bootstrap_iters=0, log_samples=True
             )
         items = pd.concat(
-            [
-                _items(task, found["samples"][_name(self.suite, task)])
-                for task in tasks.TASKS
-            ],
+            [_items(task, found["samples"][_name(self.suite, task)]) for task in tasks.TASKS],
             ignore_index=True,
         )
         text = _text_score(found, _name(self.suite, TEXT_TASK), self._texts)
@@ -145,9 +142,7 @@ def _task(suite: Suite, task: str, documents: list[dict]) -> dict:
         "doc_to_target": lambda document: document["answer"],
         "target_delimiter": "",
         "process_results": process_results,
-        "metric_list": [
-            {"metric": "accuracy", "aggregation": "mean", "higher_is_better": True}
-        ],
+        "metric_list": [{"metric": "accuracy", "aggregation": "mean", "higher_is_better": True}],
     }
 
 

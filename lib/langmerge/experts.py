@@ -50,8 +50,12 @@ def continual_pretrain(
     seed: int,
     settings: ContinualPretraining,
     budgets: list[int],
-) -> dict[int, Expert]:
-    """The CT experts of one run by their budget in tokens (checkpoints of the same run)."""
+    only_find: bool = False,
+) -> dict[int, Expert] | None:
+    """The CT experts of one run by their budget in tokens (checkpoints of the same run).
+
+    only_find: train nothing; None where the store lacks them.
+    """
     spec = {
         "base": base.hash,
         "language": [language, fingerprint(language)],
@@ -72,7 +76,9 @@ def continual_pretrain(
             steps={budget // per_step for budget in budgets},
         )
 
-    folder = store.get("ct", spec, compute)
+    folder = store.find("ct", spec) if only_find else store.get("ct", spec, compute)
+    if folder is None:
+        return None
     return {budget: _expert(folder / _ct_name(budget)) for budget in budgets}
 
 
@@ -103,8 +109,12 @@ def finetune(
     seed: int,
     settings: Finetuning,
     start: Expert | None = None,
-) -> Expert:
-    """The model fine-tuned on instructions in a language, from the base or from a CT expert."""
+    only_find: bool = False,
+) -> Expert | None:
+    """The model fine-tuned on instructions in a language, from the base or from a CT expert.
+
+    only_find: train nothing; None where the store lacks it.
+    """
     spec = {
         "base": base.hash,
         "start": start.sha256 if start else "base",
@@ -124,7 +134,8 @@ def finetune(
         )
         model.save(model.state(net), folder / "model.safetensors")
 
-    return _expert(store.get("sft", spec, compute) / "model.safetensors")
+    folder = store.find("sft", spec) if only_find else store.get("sft", spec, compute)
+    return None if folder is None else _expert(folder / "model.safetensors")
 
 
 def _encode(base: Base, pairs: list[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:

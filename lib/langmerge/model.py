@@ -58,7 +58,9 @@ def load_state(model: LlamaForCausalLM, weights: StateDict) -> LlamaForCausalLM:
     result = model.load_state_dict(weights, strict=False)
     missing = set(result.missing_keys) - {"lm_head.weight"}
     if missing or result.unexpected_keys:
-        raise ValueError(f"weights do not fit: missing {missing}, unexpected {result.unexpected_keys}")
+        raise ValueError(
+            f"weights do not fit: missing {missing}, unexpected {result.unexpected_keys}"
+        )
     model.tie_weights()
     return model
 

@@ -98,7 +98,9 @@ def _triple(speaker: Speaker, split: Split, topic: str, neutral: bool = False) -
     while True:
         roles = {
             "person": speaker.choose(speaker.concepts.persons),
-            "action": speaker.choose(speaker.concepts.neutral) if neutral else speaker.action(topic),
+            "action": speaker.choose(speaker.concepts.neutral)
+            if neutral
+            else speaker.action(topic),
             "thing": speaker.thing(topic),
         }
         if split_of(**roles) == split:
@@ -213,7 +215,9 @@ def _free_text(kind: str, speaker: Speaker, say: Realizer) -> tuple[str, str]:
     thing = speaker.thing(topic)
     sentences = (
         Proposition.of("kind", thing=thing, topic=topic),
-        Proposition.of("property", thing=thing, property=speaker.choose(speaker.concepts.properties)),
+        Proposition.of(
+            "property", thing=thing, property=speaker.choose(speaker.concepts.properties)
+        ),
         Proposition.of("place", thing=thing, place=speaker.choose(speaker.concepts.places)),
     )
     request = Proposition.of("request_describe", thing=thing)

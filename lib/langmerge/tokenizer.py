@@ -84,5 +84,7 @@ def fertility(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> float
     """Tokens per orthographic word (tokens divided by the number of space-separated words)."""
     texts = list(texts)
     words = sum(len(text.split()) for text in texts)
-    tokens = sum(len(encoding.ids) - 1 for encoding in tokenizer.backend_tokenizer.encode_batch(texts))
+    tokens = sum(
+        len(encoding.ids) - 1 for encoding in tokenizer.backend_tokenizer.encode_batch(texts)
+    )
     return tokens / words

@@ -111,7 +111,9 @@ class Proposition:
         """The proposition with these roles; a role that the construction lacks is an error."""
         wrong = set(roles) ^ set(CONSTRUCTIONS[construction])
         if wrong:
-            raise ValueError(f"{construction}: roles missing or unknown: {', '.join(sorted(wrong))}")
+            raise ValueError(
+                f"{construction}: roles missing or unknown: {', '.join(sorted(wrong))}"
+            )
         return cls(construction, tuple(roles.items()))
 
     def role(self, name: str) -> str:
@@ -178,7 +180,9 @@ class Speaker:
         """A thing of the topic has a property or is somewhere."""
         thing = self.thing(topic)
         if self.uniform() < 0.5:
-            return Proposition.of("property", thing=thing, property=self.choose(self.concepts.properties))
+            return Proposition.of(
+                "property", thing=thing, property=self.choose(self.concepts.properties)
+            )
         return Proposition.of("place", thing=thing, place=self.choose(self.concepts.places))
 
     def kind(self, topic: str) -> Proposition:

@@ -1,0 +1,49 @@
+"""Independent jobs on as many processes as cores, one thread each.
+
+joblib is the engine: the same call runs on a cluster with another of its backends.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+
+import joblib
+import torch
+from rich.console import Console
+
+from langmerge.progress import bar
+
+Job = tuple  # a function and its arguments
+
+
+def run(name: str, jobs: list[Job], processes: int | None = None, quiet: bool = False) -> None:
+    """Run all jobs and show how far they are; jobs save what they compute themselves.
+
+    processes: default as many as cores; with 1 the jobs run in this process.
+    """
+    if not jobs:
+        return
+    processes = min(processes or os.cpu_count() or 1, len(jobs))
+    with bar(name, len(jobs), Console(stderr=True, quiet=quiet)) as report:
+        for done, _ in enumerate(_results(jobs, processes), start=1):
+            report(done, len(jobs))
+
+
+def _results(jobs: list[Job], processes: int) -> Iterable[None]:
+    if processes == 1:
+        yield from (_one_thread(*job) for job in jobs)
+        return
+    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
+        parallel = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
+        yield from parallel(joblib.delayed(_one_thread)(*job) for job in jobs)
+
+
+def _one_thread(function: Callable[..., object], *arguments: object) -> None:
+    """Run a job on one thread: at this size more threads only get in each other's way."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        function(*arguments)
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,147 @@
+"""Live items: one test item asked of loaded checkpoints, in its script and with its gloss.
+
+The rule that chooses them is fixed: the first item, in the order of their numbers, that
+the merged model answers rightly, and the first that it answers wrongly. So a failure is
+always shown where there is one, and nobody picks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from langmerge import base as base_module
+from langmerge import tasks
+from langmerge.cells import Cell
+from langmerge.evaluate import Evaluator, Suite
+from langmerge.languages import load
+from langmerge.realize import Realizer
+from langmerge.study import Results, suite
+
+
+@dataclass(frozen=True)
+class LiveItem:
+    """A test item and what several models make of it.
+
+    table: one row per option and model: option (target script), gloss (English), right,
+        model (the study's name of the method) and probability (sums to 1 over the options).
+    """
+
+    language: str
+    seed: int
+    ct_tokens: int
+    task: str
+    item: str
+    prompt: str
+    gloss: str
+    answered_rightly: bool
+    table: pd.DataFrame
+
+
+def examples(
+    results: Results,
+    ct_tokens: int,
+    task: str = "topic",
+    merged: str = "ties_mean",
+    setting: str | None = None,
+) -> list[LiveItem]:
+    """The first item that the merged model answers rightly and the first it does not.
+
+    Asked of the first language and seed of the results, with the experts of one CT budget.
+    """
+    language, seed = results.languages[0], results.seeds[0]
+    models = _models(results, language, seed, ct_tokens, merged, setting)
+    asked = suite(results.plan, language, seed)
+    base = base_module.load()
+    weights = {name: cell.weights(base) for name, cell in models.items()}
+    evaluator = Evaluator(base.architecture, base.tokenizer, asked)
+    answers = {name: _answers(evaluator, state, task) for name, state in weights.items()}
+    chosen = []
+    for rightly in (True, False):
+        matching = answers[merged].query("correct == @rightly")
+        if len(matching):
+            chosen.append(matching["item"].iloc[0])
+    return [_live(results, asked, ct_tokens, task, item, answers, merged) for item in chosen]
+
+
+def _models(
+    results: Results, language: str, seed: int, ct_tokens: int, merged: str, setting: str | None
+) -> dict[str, Cell]:
+    """The cells of base, SFT, CT, CT-then-SFT and the merge, in this order."""
+    found: dict[str, Cell] = {}
+    for method, tokens in (
+        ("base", 0), ("sft", 0), ("ct", ct_tokens), ("ct_then_sft", ct_tokens), (merged, ct_tokens),
+    ):  # fmt: skip
+        cells = [
+            cell
+            for cell in results.cells
+            if (cell.language, cell.seed, cell.ct_tokens, cell.method)
+            == (language, seed, tokens, method)
+        ]
+        by_setting = {cell.setting: cell for cell in cells}
+        wanted = setting if setting in by_setting else "tuned"
+        found[method] = by_setting.get(wanted, cells[0])
+    return found
+
+
+def _answers(evaluator: Evaluator, weights, task: str) -> pd.DataFrame:
+    items = evaluator(weights).items
+    return items[items["task"] == task].reset_index(drop=True)
+
+
+def _live(
+    results: Results,
+    asked: Suite,
+    ct_tokens: int,
+    task: str,
+    item_id: str,
+    answers: dict[str, pd.DataFrame],
+    merged: str,
+) -> LiveItem:
+    item = next(
+        item
+        for item in tasks.draw(task, asked.split, asked.items, asked.seed)
+        if item.id == item_id
+    )
+    say, english = Realizer(load(asked.language)), Realizer(load("eng_Latn"))
+    options = [option.strip() for option in item.choices(say)]
+    glosses = [option.strip() for option in item.choices(english)]
+    rows = []
+    correct = False
+    for model, frame in answers.items():
+        row = frame[frame["item"] == item_id].iloc[0]
+        if model == merged:
+            correct = bool(row["correct"])
+        for number, probability in enumerate(_softmax(np.array(row["scores"]))):
+            rows.append(
+                {
+                    "option": options[number],
+                    "gloss": glosses[number],
+                    "right": number == item.answer,
+                    "model": model,
+                    "probability": float(probability),
+                }
+            )
+    return LiveItem(
+        language=asked.language,
+        seed=asked.seed,
+        ct_tokens=ct_tokens,
+        task=task,
+        item=item_id,
+        prompt=_bare(item.prompt(say)),
+        gloss=_bare(item.prompt(english)),
+        answered_rightly=correct,
+        table=pd.DataFrame(rows),
+    )
+
+
+def _bare(prompt: str) -> str:
+    """The prompt without the instruction wrapper's signs."""
+    return prompt.removeprefix("> ").removesuffix("\n=")
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(scores - scores.max())
+    return exponentials / exponentials.sum()
