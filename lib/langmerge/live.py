@@ -8,6 +8,7 @@ always shown where there is one, and nobody picks.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -25,8 +26,8 @@ from langmerge.study import Results, suite
 class LiveItem:
     """A test item and what several models make of it.
 
-    table: one row per option and model: option (target script), gloss (English), right,
-        model (the study's name of the method) and probability (sums to 1 over the options).
+    table: one row per option and method: option (target script), gloss (English), correct,
+        method (the study's name) and probability (sums to 1 over the options).
     """
 
     language: str
@@ -60,7 +61,7 @@ def examples(
     answers = {name: _answers(evaluator, state, task) for name, state in weights.items()}
     chosen = []
     for rightly in (True, False):
-        matching = answers[merged].query("correct == @rightly")
+        matching = answers[merged][answers[merged]["correct"] == rightly]
         if len(matching):
             chosen.append(matching["item"].iloc[0])
     return [_live(results, asked, ct_tokens, task, item, answers, merged) for item in chosen]
@@ -119,8 +120,8 @@ def _live(
                 {
                     "option": options[number],
                     "gloss": glosses[number],
-                    "right": number == item.answer,
-                    "model": model,
+                    "correct": number == item.answer,
+                    "method": model,
                     "probability": float(probability),
                 }
             )
@@ -145,3 +146,22 @@ def _bare(prompt: str) -> str:
 def _softmax(scores: np.ndarray) -> np.ndarray:
     exponentials = np.exp(scores - scores.max())
     return exponentials / exponentials.sum()
+
+
+def html(item: LiveItem) -> str:
+    """The item for a page: its text in the target script, its gloss, and how the merge did."""
+    target = load(item.language)
+    answered = "answered rightly" if item.answered_rightly else "not answered rightly"
+    options = item.table.drop_duplicates("option")
+    listed = ", ".join(
+        f"<b>{escape(row.option)}</b> ({escape(row.gloss)})" if row.correct
+        else f"{escape(row.option)} ({escape(row.gloss)})"
+        for row in options.itertuples()
+    )
+    mark = f'lang="{target.code.split("_")[0]}" dir="{target.direction}"'
+    return (
+        f"<p>Item {item.item}, {answered} by the merged model "
+        f"(seed {item.seed}, {item.ct_tokens:,} CT tokens).</p>"
+        f"<blockquote><p {mark}>{escape(item.prompt)}</p><p>{escape(item.gloss)}</p>"
+        f"<p>{listed}</p></blockquote>"
+    )

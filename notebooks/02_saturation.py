@@ -1,0 +1,176 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Saturation
+#
+# **The claim** {cite:p}`tao2024unlocking`: with more text the merged model stops improving. The
+# CT update grows, and in the election of TIES merging {cite:p}`yadav2023ties`, which lets the
+# larger update decide the sign of every parameter, more and more SFT parameters are out-voted
+# and discarded.
+#
+# This notebook shows the curve, and then its supposed cause: the share of SFT parameters that
+# the election discards, layer by layer, as CT grows.
+
+# %%
+import pandas as pd
+from IPython.display import Markdown
+
+from langmerge import claims, languages, merging, plotting, statistics, study
+from langmerge import base as lab_base
+from langmerge.notebook import figure, glue
+from langmerge.provenance import footer
+
+# %% [markdown]
+# ## Parameters
+
+# %% tags=["parameters"]
+language = "tam_Taml"  # FLORES code of a language with a file in data/languages, or zzz_NNNN
+profile = "lab"  # how large the study is: data/profiles/<profile>.yaml
+seeds = None  # run seeds, e.g. [0, 1, 2]; None takes the profile's
+budgets = None  # CT tokens, e.g. [16384, 65536]; None takes the profile's
+density = 0.7  # share of each task vector that the example below keeps
+
+# %%
+target = languages.load(language)
+plotting.use_style()
+pd.set_option("display.precision", 3)
+Markdown(f"The target language is **{target.name}** ({target.autonym}).")
+
+# %%
+results = study.run(language=language, profile=profile, seeds=seeds, budgets=budgets)
+largest = max(results.budgets)
+
+# %% [markdown]
+# ## The curve
+#
+# Finding 2 is about the merge, so the CT model, whose text it grows with, stands beside it.
+
+# %%
+fig = plotting.accuracy_against_tokens(
+    results, methods=["base", "sft", "ct", "average", "task_arithmetic", "ties_mean", "ties_sum"]
+)
+figure(
+    fig,
+    name="fig-saturation-XXlangXX",
+    caption=f"Task accuracy in {target.name} of CT and of the merges against CT tokens.",
+    alt=plotting.alt(fig),
+)
+
+# %% [markdown]
+# ## What an election does
+#
+# Take one tensor of each expert. Its *task vector* is what training changed in it. TIES keeps
+# the largest entries of each vector, adds the two, and lets the sign of the sum decide: where
+# the two disagree, the smaller entry is thrown away.
+
+# %%
+first_ct = next(
+    cell
+    for cell in results.cells
+    if cell.method == "ct" and cell.ct_tokens == largest and cell.seed == results.seeds[0]
+)
+sft = next(cell for cell in results.cells if cell.method == "sft" and cell.seed == first_ct.seed)
+base = lab_base.load()
+example = merging.diagnose(
+    base.weights,
+    first_ct.weights(base),
+    sft.weights(base),
+    density_ct=density,
+    density_sft=density,
+)
+COLUMNS = ["parameter", "n", "conflict_rate", "kept_sft", "trimmed_sft", "outvoted_sft"]
+example[example["layer"] == 0][COLUMNS].style.hide().set_uuid("example").format(precision=3)
+
+# %% [markdown]
+# Every SFT entry has one of three fates: kept, trimmed for being small, or out-voted. The
+# *discarded share* is the out-voted part of those that survived the trim.
+#
+# ## The update grows
+
+# %%
+fig = plotting.norms(results)
+figure(
+    fig,
+    name="fig-norms-XXlangXX",
+    caption="Length of the CT task vector over that of the SFT task vector, against CT tokens.",
+    alt=plotting.alt(fig),
+)
+
+# %% [markdown]
+# ## And more of SFT is discarded
+
+# %%
+fig = plotting.discarded_by_layer(results)
+figure(
+    fig,
+    name="fig-discarded-XXlangXX",
+    caption="SFT parameters that the election discards as CT grows: the whole model (left) and "
+    "layer by layer (right). Of those that survived the trim, by count.",
+    alt=plotting.alt(fig),
+)
+
+# %%
+losses = statistics.whole_model(
+    results.diagnostics.query("method == 'ties_mean' and setting == 'tuned'")
+)
+losses[
+    ["seed", "ct_tokens", "kept_sft", "trimmed_sft", "outvoted_sft", "discarded_sft_share", "norm_ratio"]
+].style.hide().set_uuid("losses").format(precision=3)
+
+# %% [markdown]
+# ## Cause or company?
+#
+# That the discarded share and the curve move together does not make one the cause of the
+# other. Two things are worth holding against it.
+#
+# - *Size alone.* The control `norm_matched_ct` scales the CT vector to the length of the SFT
+#   vector before the election, so that CT cannot win by being large.
+# - *Forgetting.* CT on text in the language can also wear down what the base knew of tasks and
+#   of how the languages correspond. The CT-then-SFT model, which no election touches, shows it.
+
+# %%
+fig = plotting.accuracy_against_tokens(
+    results, methods=["sft", "ct_then_sft", "ties_mean", "norm_matched_ct", "shuffled_ct"]
+)
+figure(
+    fig,
+    name="fig-causes-XXlangXX",
+    caption=f"Mean-TIES in {target.name} beside the same merge with the CT vector scaled to the "
+    "length of the SFT vector, with the CT vector shuffled, and beside CT-then-SFT.",
+    alt=plotting.alt(fig),
+)
+
+# %% [markdown]
+# ## The verdict
+
+# %%
+verdicts = claims.judge(results, finding=2)
+for name, text in claims.numbers(verdicts).items():
+    glue(name, text)
+claims.styled(verdicts, uuid="verdicts-2")
+
+# %% [markdown]
+# ## What we found
+
+# %%
+Markdown("\n".join(f"- {verdict.sentence()}" for verdict in verdicts))
+
+# %% [markdown]
+# ## Try it
+#
+# 1. Set `density = 0.2`. How do the three fates of an SFT entry change, and why?
+# 2. In which layers does the election discard most? Is that where CT changes most?
+# 3. Add a budget that is four times the largest. Does the discarded share still grow?
+
+# %%
+footer(results)
