@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import synthetic
 import yaml
 
+import synthetic
 from langmerge import claims, paths, statistics
 from langmerge.errors import LangmergeError
 from langmerge.statistics import Effect
@@ -110,7 +110,7 @@ def test_claim_ids_are_unique(tmp_path):
 def test_a_file_that_is_no_list_of_claims_is_named(tmp_path, text):
     path = tmp_path / "claims.yaml"
     path.write_text(text)
-    with pytest.raises(LangmergeError, match="claims.yaml"):
+    with pytest.raises(LangmergeError, match=r"claims\.yaml"):
         claims.load(path)
 
 
@@ -210,6 +210,13 @@ def test_pairs_rest_on_all_reported_tasks_and_seeds(run, stated):
     assert verdict.effect == pytest.approx(a["correct"].mean() - b["correct"].mean())
 
 
+def test_saturation_compares_the_largest_with_the_lower_middle_budget(run, stated):
+    verdict = by_id(claims.judge(run, 2, stated))["f2-merge-stops"]
+    tuned = statistics.select(run.items, method="ties_mean", setting="tuned")
+    mean = tuned.groupby("ct_tokens")["correct"].mean()
+    assert verdict.effect == pytest.approx(mean[run.budgets[3]] - mean[run.budgets[1]])
+
+
 def test_slack_where_discarded_is_a_difference_of_differences(run, stated):
     verdict = by_id(claims.judge(run, 3, stated))["f3-where-discarded"]
     tuned = statistics.select(run.items, setting="tuned")
@@ -264,7 +271,7 @@ def test_missing_models_name_the_run_to_make(run, stated):
 
 
 def test_one_budget_is_too_few(stated):
-    with pytest.raises(claims.MissingResults, match="2 CT budgets.*has 1"):
+    with pytest.raises(claims.MissingResults, match=r"2 CT budgets.*has 1"):
         claims.judge(synthetic.results(budgets=(7_680,), items=20), 2, stated)
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-import synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.weightstats import ttost_paired
 
+import synthetic
 from langmerge import statistics
 from langmerge.errors import LangmergeError
 
@@ -184,7 +184,7 @@ def test_paired_p_is_the_sign_flip_over_concepts():
 
 
 def test_unpaired_items_are_refused():
-    with pytest.raises(LangmergeError, match="1 items lack a partner.*topic-2"):
+    with pytest.raises(LangmergeError, match=r"1 items lack a partner.*topic-2"):
         statistics.paired(frame([1, 0, 1]), frame([1, 0]))
 
 

@@ -245,21 +245,23 @@ def summarize(
     metric: str = "accuracy",
     task: str = "mean",
     language: str | None = None,
+    **wanted: Any,
 ) -> pd.DataFrame:
     """Every evaluated model of one language with its mean over seeds and its 95 % interval.
 
-    `task`: a reported task, or "mean" for all of them, equally weighted. Returns one row
-    per (method, setting, slack, ct_tokens) with `value`, `low`, `high`, `n`, `n_clusters`,
-    `seeds`. Accuracy: concept clusters, given the seeds. Bits per byte: normal interval
-    from the texts' standard errors, given the seeds. Raises LangmergeError for a task or
-    language that the results lack.
+    `task`: a reported task, or "mean" for all of them, equally weighted. `wanted` selects
+    models (``method=["ct", "sft"]``, ``setting="tuned"``). Returns one row per (method,
+    setting, slack, ct_tokens) with `value`, `low`, `high`, `n`, `n_clusters`, `seeds`.
+    Accuracy: concept clusters, given the seeds. Bits per byte: normal interval from the
+    texts' standard errors, given the seeds. Raises LangmergeError for a task or language
+    that the results lack.
     """
     language = one_language(results, language)
     keys = ["method", "setting", "slack", "ct_tokens"]
     if metric == "bits_per_byte":
-        rows = select(results.rows, language=language, metric=metric)
+        rows = select(results.rows, language=language, metric=metric, **wanted)
         return _summary(rows, keys, _mean_of_rows)
-    items = select(items_with_base(results), language=language)
+    items = select(items_with_base(results), language=language, **wanted)
     items = items[items["task"].isin(_tasks(results, task))]
     return _summary(items, keys, mean_of_items)
 
@@ -269,10 +271,11 @@ def per_seed(
     metric: str = "accuracy",
     task: str = "mean",
     language: str | None = None,
+    **wanted: Any,
 ) -> pd.DataFrame:
     """As `summarize`, but one row per seed with its `value`, tasks equally weighted."""
     language = one_language(results, language)
-    rows = select(results.rows, language=language, metric=metric)
+    rows = select(results.rows, language=language, metric=metric, **wanted)
     if metric == "accuracy":
         rows = rows[rows["task"].isin(_tasks(results, task))]
     keys = ["method", "setting", "slack", "ct_tokens", "base", "seed"]
