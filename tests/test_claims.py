@@ -304,6 +304,7 @@ def test_relative_bits_are_shown_in_percent(run, stated):
     shown = dataclasses.replace(verdict, effect=np.log(0.9), low=np.log(0.8), high=0.0)
     assert "−10.0 % of bits per byte" in shown.measured()
     assert "−20.0 to +0.0" in shown.measured()
+    assert "margin +5.0" in shown.measured()
 
 
 def test_table_and_quoted_numbers_agree(run, stated):

@@ -106,7 +106,9 @@ class Verdict:
 
     `effect`, `low`, `high`: in the metric's units, the contrast as written (not turned to
     the claimed side); `n` items or seeds, `n_clusters` independent units; `p_holm` is
-    corrected over the claims of the finding. `note` says what the numbers alone do not.
+    corrected over the claims of the finding; `bound` is the margin or the smallest effect
+    of interest, with the sign of the contrast as written. `note` says what the numbers alone
+    do not.
     """
 
     claim: str
@@ -124,6 +126,7 @@ class Verdict:
     seeds: int
     verdict: Word
     languages: tuple[str, ...]
+    bound: float
     note: str = ""
     at_7b: str = AT_7B
 
@@ -138,6 +141,8 @@ class Verdict:
         number, unit = _SHOWN[self.metric]
         what = "change per tenfold CT tokens" if self.test == "slope" else "difference"
         parts = [f"{what} {number(self.effect)} {unit}", self.interval()]
+        if self.test == "non_inferiority":
+            parts.append(f"margin {number(self.bound)}")
         parts = [", ".join([*parts, f"{_p(self.p_holm)} after Holm"]), self.basis(), self.note]
         return "; ".join(filter(None, parts))
 
@@ -243,8 +248,7 @@ def p_value(claim: Claim, effect: Effect) -> float:
     """The p that Holm corrects: two-sided against 0, or one-sided against the margin."""
     if claim.test != "non_inferiority":
         return effect.p
-    bound = claim.margin if claim.side == "less" else -claim.margin
-    return statistics.one_sided(effect, bound, claim.side)
+    return statistics.one_sided(effect, _bound(claim), claim.side)
 
 
 def decide(claim: Claim, effect: Effect, p_holm: float, is_steady: bool = True) -> Word:
@@ -328,8 +332,16 @@ def _verdict(results: Results, claim: Claim, effect: Effect, p: float, p_holm: f
         seeds=effect.seeds,
         verdict=word,
         languages=tuple(results.languages),
+        bound=_bound(claim),
         note=_note(claim, effect, word, is_steady),
     )
+
+
+def _bound(claim: Claim) -> float:
+    """Margin or smallest effect, signed as the contrast: a margin lies on the worse side."""
+    if claim.test == "non_inferiority":
+        return claim.margin if claim.side == "less" else -claim.margin
+    return claim.smallest_effect if claim.side == "greater" else -claim.smallest_effect
 
 
 def _note(claim: Claim, effect: Effect, word: Word, is_steady: bool) -> str:
