@@ -1,0 +1,473 @@
+"""Claims stated before the run, and the verdicts that a run earns.
+
+``data/claims.yaml`` says for each claim what is compared, by which unit and test, and when
+it holds or fails; its header gives the decision rules in words. This module reads that
+file, computes the effects with `langmerge.statistics`, corrects them over the claims of
+one finding (Holm), and puts the verdict into words. A verdict is one of "holds", "fails",
+"inconclusive": in the lab. At 7B nothing was tested.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from langmerge import paths, statistics
+from langmerge.errors import LangmergeError, nearest
+from langmerge.statistics import Effect, Results, select
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
+Budgets = Literal["smallest", "scarcest_two", "middle", "largest", "all", "none"]
+Metric = Literal["accuracy", "margin", "log_bits_per_byte", "discarded_sft_share"]
+Word = Literal["holds", "fails", "inconclusive"]
+ALPHA = 0.05
+AT_7B = "not tested"
+
+
+class MissingResults(LangmergeError):
+    """The results lack a model that a claim compares: that claim is not tested."""
+
+
+class Term(BaseModel):
+    """One model of a contrast: a method at the CT budgets named, with its weight."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str
+    budgets: Budgets
+    weight: float
+    setting: Literal["tuned", "default"] = "tuned"
+
+
+class Claim(BaseModel):
+    """A claim with its decision rule; the fields are explained in ``data/claims.yaml``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: Annotated[str, Field(pattern=r"^f[0-9]+-[a-z0-9-]+$")]
+    finding: Annotated[int, Field(ge=1)]
+    statement: Annotated[str, Field(min_length=10)]
+    metric: Metric
+    unit: Literal["item", "seed"]
+    test: Literal["difference", "non_inferiority", "slope"]
+    side: Literal["greater", "less"]
+    correction: Literal["holm"]
+    contrast: Annotated[tuple[Term, ...], Field(min_length=1)]
+    smallest_effect: Annotated[float, Field(gt=0)] | None = None
+    margin: Annotated[float, Field(gt=0)] | None = None
+    monotone: bool = False
+
+    @model_validator(mode="after")
+    def _rule_is_complete(self) -> Claim:
+        bound = "margin" if self.test == "non_inferiority" else "smallest_effect"
+        other = "smallest_effect" if bound == "margin" else "margin"
+        if getattr(self, bound) is None or getattr(self, other) is not None:
+            raise ValueError(f"a claim tested by {self.test} states {bound}, and no {other}")
+        if (self.unit == "item") != (self.metric in ("accuracy", "margin")):
+            raise ValueError(f"{self.metric} has no unit {self.unit!r}")
+        if (self.test == "slope") != any(term.budgets == "all" for term in self.contrast):
+            raise ValueError("a slope, and nothing else, is taken over budgets: all")
+        if self.test == "slope" and (len(self.contrast) > 1 or self.unit != "seed"):
+            raise ValueError("a slope is taken of one model, by seed")
+        if self.monotone and self.test != "slope":
+            raise ValueError("monotone is a condition on a slope")
+        if self.test != "slope" and not math.isclose(sum(t.weight for t in self.contrast), 0):
+            raise ValueError("the weights of a contrast sum to 0")
+        return self
+
+
+class _Claims(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    claims: Annotated[list[Claim], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _ids_are_unique(self) -> _Claims:
+        ids = [claim.id for claim in self.claims]
+        twice = sorted({one for one in ids if ids.count(one) > 1})
+        if twice:
+            raise ValueError(f"claim ids occur twice: {', '.join(twice)}")
+        return self
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run says about a claim.
+
+    `effect`, `low`, `high`: in the metric's units, the contrast as written (not turned to
+    the claimed side); `n` items or seeds, `n_clusters` independent units; `p_holm` is
+    corrected over the claims of the finding; `bound` is the margin or the smallest effect
+    of interest, with the sign of the contrast as written. `note` says what the numbers alone
+    do not.
+    """
+
+    claim: str
+    statement: str
+    metric: Metric
+    unit: Literal["item", "seed"]
+    test: Literal["difference", "non_inferiority", "slope"]
+    effect: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    n: int
+    n_clusters: int
+    seeds: int
+    verdict: Word
+    languages: tuple[str, ...]
+    bound: float
+    note: str = ""
+    at_7b: str = AT_7B
+
+    def sentence(self) -> str:
+        """The verdict as one sentence of prose, all of its numbers from the run."""
+        return (
+            f"{self.statement}: {self.verdict} in the lab ({self.measured()}); at 7B: {self.at_7b}."
+        )
+
+    def measured(self) -> str:
+        """Effect, interval, p and what they rest on, for a sentence's brackets."""
+        number, unit = _SHOWN[self.metric]
+        what = "change per tenfold CT tokens" if self.test == "slope" else "difference"
+        parts = [f"{what} {number(self.effect)} {unit}", self.interval()]
+        if self.test == "non_inferiority":
+            parts.append(f"margin {number(self.bound)}")
+        parts = [", ".join([*parts, f"{_p(self.p_holm)} after Holm"]), self.basis(), self.note]
+        return "; ".join(filter(None, parts))
+
+    def interval(self) -> str:
+        """The 95 % interval in words, in the units of the metric."""
+        if not math.isfinite(self.low):
+            return "no interval"
+        number, _ = _SHOWN[self.metric]
+        return f"95 % interval {number(self.low)} to {number(self.high)}"
+
+    def basis(self) -> str:
+        """What the numbers rest on: items, concepts, seeds, languages."""
+        seeds = _count(self.seeds, "seed")
+        if len(self.languages) > 1:
+            return f"{_count(len(self.languages), 'language')} of {seeds}"
+        if self.unit == "item":
+            items, concepts = _count(self.n, "item"), _count(self.n_clusters, "concept")
+            return f"{items} on {concepts}, {seeds}"
+        return seeds
+
+
+def load(path: Path | None = None) -> list[Claim]:
+    """Reads and checks the claims (default: ``data/claims.yaml``).
+
+    Raises LangmergeError naming the file, the claim and the field that is wrong.
+    """
+    path = path or paths.data() / "claims.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LangmergeError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LangmergeError(f"{path}: is no YAML: {error}") from error
+    try:
+        return _Claims.model_validate(content).claims
+    except ValidationError as error:
+        raise LangmergeError(_explain(path, content, error)) from error
+
+
+def judge(results: Results, finding: int, claims: Sequence[Claim] | None = None) -> list[Verdict]:
+    """The verdicts on the claims of one finding, from one run, by the rules of the claims.
+
+    With several languages in the results, the languages are the units. Raises
+    MissingResults where the results lack a model that a claim compares, and LangmergeError
+    where no claim belongs to the finding.
+    """
+    claims = load() if claims is None else claims
+    chosen = [claim for claim in claims if claim.finding == finding]
+    if not chosen:
+        known = sorted({claim.finding for claim in claims})
+        raise LangmergeError(f"no claim belongs to finding {finding}: known findings {known}.")
+    effects = [measure(results, claim) for claim in chosen]
+    raw = [p_value(claim, effect) for claim, effect in zip(chosen, effects, strict=True)]
+    corrected = statistics.holm(raw)
+    return [
+        _verdict(results, claim, effect, p, float(p_holm))
+        for claim, effect, p, p_holm in zip(chosen, effects, raw, corrected, strict=True)
+    ]
+
+
+def measure(results: Results, claim: Claim) -> Effect:
+    """The effect that a claim is about, in its metric's units, the contrast as written.
+
+    Raises MissingResults where the results lack a model that the claim compares.
+    """
+    _need_budgets(results, claim)
+    if claim.unit == "item":
+        column = "correct" if claim.metric == "accuracy" else "margin"
+        items = statistics.items_with_base(results)
+        items = select(items, task=list(results.tasks))
+        parts = [(term.weight, _chosen(results, claim, term, items)) for term in claim.contrast]
+        return statistics.contrast(parts, column)
+    values = seed_values(results, claim)
+    each = [statistics.t_interval(part) for _, part in values.groupby("language")]
+    return each[0] if len(each) == 1 else statistics.pool(each)
+
+
+def seed_values(results: Results, claim: Claim) -> pd.Series:
+    """One number per (language, base, seed): the contrast, or the slope, of a seed's values."""
+    frame = _seed_frame(results, claim)
+    total = 0.0
+    for term in claim.contrast:
+        part = _chosen(results, claim, term, frame).groupby(["language", "base", "seed"])
+        if claim.test == "slope":
+            each = part[["ct_tokens", "value"]].apply(
+                lambda one: statistics.slope_per_decade(one["ct_tokens"], one["value"])
+            )
+        else:
+            each = part["value"].mean()
+        total = total + term.weight * each
+    return total
+
+
+def steady(results: Results, claim: Claim) -> bool:
+    """Whether every seed moves to the claimed side from each budget to the next."""
+    frame = _chosen(results, claim, claim.contrast[0], _seed_frame(results, claim))
+    sign = 1 if claim.side == "greater" else -1
+    steps = frame.sort_values("ct_tokens").groupby(["language", "base", "seed"])["value"].diff()
+    return bool((sign * steps.dropna() > 0).all())
+
+
+def p_value(claim: Claim, effect: Effect) -> float:
+    """The p that Holm corrects: two-sided against 0, or one-sided against the margin."""
+    if claim.test != "non_inferiority":
+        return effect.p
+    return statistics.one_sided(effect, _bound(claim), claim.side)
+
+
+def decide(claim: Claim, effect: Effect, p_holm: float, is_steady: bool = True) -> Word:
+    """The decision rule of ``data/claims.yaml``, whose header states it in words."""
+    low, high = effect.low, effect.high
+    if claim.side == "less":
+        low, high = -high, -low
+    if claim.test == "non_inferiority":
+        if low > -claim.margin and p_holm < ALPHA:
+            return "holds"
+        return "fails" if high < -claim.margin else "inconclusive"
+    if high < claim.smallest_effect:
+        return "fails"
+    return "holds" if low > 0 and p_holm < ALPHA and is_steady else "inconclusive"
+
+
+def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """The verdicts as a table for readers, indexed by claim id."""
+    rows = [
+        {
+            "claim": verdict.statement,
+            "effect": " ".join(
+                [_SHOWN[verdict.metric][0](verdict.effect), _SHOWN[verdict.metric][1]]
+            ),
+            "95 % interval": verdict.interval().removeprefix("95 % interval "),
+            "p (Holm)": _p(verdict.p_holm).removeprefix("p ").removeprefix("= "),
+            "rests on": verdict.basis(),
+            "in the lab": verdict.verdict,
+            "at 7B": verdict.at_7b,
+        }
+        for verdict in verdicts
+    ]
+    index = pd.Index([verdict.claim for verdict in verdicts], name="id")
+    return pd.DataFrame(rows, index=index)
+
+
+def styled(verdicts: Sequence[Verdict], uuid: str = "verdicts") -> Styler:
+    """The table for a notebook; the fixed `uuid` keeps executed notebooks equal."""
+    bold = {"holds": "font-weight: bold", "fails": "font-weight: bold"}
+    return (
+        table(verdicts)
+        .style.set_uuid(uuid)
+        .hide(axis="index")
+        .map(lambda word: bold.get(word, ""), subset=["in the lab"])
+        .set_properties(**{"text-align": "left", "vertical-align": "top"})
+    )
+
+
+def numbers(verdicts: Sequence[Verdict]) -> dict[str, str]:
+    """What prose may quote, by name: ``<claim id>-verdict``, ``-effect``, ``-interval``, …"""
+    quoted = {}
+    for verdict in verdicts:
+        number, unit = _SHOWN[verdict.metric]
+        quoted |= {
+            f"{verdict.claim}-verdict": verdict.verdict,
+            f"{verdict.claim}-effect": f"{number(verdict.effect)} {unit}",
+            f"{verdict.claim}-interval": verdict.interval(),
+            f"{verdict.claim}-p": _p(verdict.p_holm),
+            f"{verdict.claim}-basis": verdict.basis(),
+            f"{verdict.claim}-sentence": verdict.sentence(),
+        }
+    return quoted
+
+
+def _verdict(results: Results, claim: Claim, effect: Effect, p: float, p_holm: float) -> Verdict:
+    is_steady = steady(results, claim) if claim.monotone else True
+    word = decide(claim, effect, p_holm, is_steady)
+    return Verdict(
+        claim=claim.id,
+        statement=" ".join(claim.statement.split()),
+        metric=claim.metric,
+        unit=claim.unit,
+        test=claim.test,
+        effect=effect.estimate,
+        low=effect.low,
+        high=effect.high,
+        p=p,
+        p_holm=p_holm,
+        n=effect.n,
+        n_clusters=effect.n_clusters,
+        seeds=effect.seeds,
+        verdict=word,
+        languages=tuple(results.languages),
+        bound=_bound(claim),
+        note=_note(claim, effect, word, is_steady),
+    )
+
+
+def _bound(claim: Claim) -> float:
+    """Margin or smallest effect, signed as the contrast: a margin lies on the worse side."""
+    if claim.test == "non_inferiority":
+        return claim.margin if claim.side == "less" else -claim.margin
+    return claim.smallest_effect if claim.side == "greater" else -claim.smallest_effect
+
+
+def _note(claim: Claim, effect: Effect, word: Word, is_steady: bool) -> str:
+    if not math.isfinite(effect.low):
+        return f"one {'concept' if claim.unit == 'item' else 'seed'} alone gives no interval"
+    if not is_steady:
+        return "not every seed moves that way from each budget to the next"
+    beyond_zero = effect.low > 0 if claim.side == "greater" else effect.high < 0
+    if word == "fails" and claim.test != "non_inferiority" and beyond_zero:
+        return "the effect is there, but smaller than the smallest effect of interest"
+    return ""
+
+
+def _budgets(results: Results, name: Budgets) -> list[int]:
+    known = sorted(int(budget) for budget in results.budgets if budget > 0)
+    return {
+        "smallest": known[:1],
+        "scarcest_two": known[:2],
+        "middle": known[(len(known) - 1) // 2 :][:1],
+        "largest": known[-1:],
+        "all": known,
+        "none": [0],
+    }[name]
+
+
+def _need_budgets(results: Results, claim: Claim) -> None:
+    named = {term.budgets for term in claim.contrast} - {"none"}
+    needed = 2 if named & {"scarcest_two", "middle", "all"} else len(named)
+    found = len(_budgets(results, "all"))
+    if found < needed:
+        raise MissingResults(
+            f"claim {claim.id} compares {needed} CT budgets, but profile {results.profile!r} has "
+            f"{found}: run a profile with more budgets, such as "
+            f"`langmerge run --language {results.languages[0]} --profile lab`."
+        )
+
+
+def _seed_frame(results: Results, claim: Claim) -> pd.DataFrame:
+    """Rows with the claim's metric in `value`, and the base they belong to."""
+    if claim.metric == "log_bits_per_byte":
+        rows = select(results.rows, metric="bits_per_byte")
+        return rows.assign(value=np.log(rows["value"]))
+    tensors = results.diagnostics
+    if "method" not in tensors:
+        tensors = tensors.assign(method="ties_mean")
+    if "base" not in tensors:
+        tensors = tensors.assign(base="")
+    summed = statistics.whole_model(tensors)
+    return summed.assign(value=summed[claim.metric])
+
+
+def _chosen(results: Results, claim: Claim, term: Term, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a term, after the check that no language, seed or budget is missing."""
+    budgets = _budgets(results, term.budgets)
+    settings = [term.setting, "fixed"]
+    found = select(frame, method=term.method, setting=settings, ct_tokens=budgets)
+    variants = {"setting", "slack"} & set(found)
+    if len(found.drop_duplicates(sorted(variants))) > 1:
+        variants = found[sorted(variants)].drop_duplicates().to_dict("records")
+        raise LangmergeError(
+            f"claim {claim.id}: {term.method} ({term.setting}) is several models: {variants}. "
+            "Keep one of them in the results."
+        )
+    present = set(zip(found["language"], found["seed"], found["ct_tokens"], strict=True))
+    for language in results.languages:
+        for seed in results.seeds:
+            for budget in budgets:
+                if (language, seed, budget) not in present:
+                    raise _missing(results, claim, term, frame, (language, seed, budget))
+    return found
+
+
+def _missing(
+    results: Results, claim: Claim, term: Term, frame: pd.DataFrame, where: tuple[str, int, int]
+) -> MissingResults:
+    language, seed, budget = where
+    known = set(frame["method"])
+    hint = "" if term.method in known else f" ({nearest(term.method, known)})"
+    seeds = ",".join(str(one) for one in results.seeds)
+    return MissingResults(
+        f"claim {claim.id} needs the {claim.metric} of {term.method!r}{hint}, setting "
+        f"{term.setting!r}, at {budget:,} CT tokens for {language}, seed {seed}; the results of "
+        f"profile {results.profile!r} lack it. Make it with `langmerge run --language {language} "
+        f"--profile {results.profile} --seeds {seeds}`, or name a method that was run."
+    )
+
+
+def _explain(path: Path, content: object, error: ValidationError) -> str:
+    """A pydantic error as lines that name the claim and the field."""
+    lines = [f"{path}:"]
+    for one in error.errors():
+        where = list(one["loc"])
+        if where[:1] == ["claims"] and len(where) > 1:
+            where = [_name_of(content, where[1]), *where[2:]]
+        hint = ""
+        if one["type"] == "extra_forbidden":
+            fields = Term.model_fields if "contrast" in where else Claim.model_fields
+            hint = f" ({nearest(str(where[-1]), fields)})"
+        message = one["msg"].removeprefix("Value error, ")
+        lines.append(f"  {' › '.join(str(part) for part in where) or 'file'}: {message}{hint}")
+    return "\n".join(lines)
+
+
+def _name_of(content: object, index: int) -> str:
+    try:
+        return f"claim {content['claims'][index]['id']}"
+    except (KeyError, TypeError):
+        return f"claim number {index + 1}"
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+# How a reader sees a metric: the number's format and its unit.
+_SHOWN: dict[str, tuple[Callable[[float], str], str]] = {
+    "accuracy": (lambda value: _signed(100 * value, 1), "points"),
+    "discarded_sft_share": (lambda value: _signed(100 * value, 1), "points"),
+    "log_bits_per_byte": (lambda value: _signed(100 * math.expm1(value), 1), "% of bits per byte"),
+    "margin": (lambda value: _signed(value, 2), "nats"),
+}
+
+
+def _p(p: float) -> str:
+    return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")

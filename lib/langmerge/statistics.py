@@ -1,0 +1,412 @@
+"""Effects with their intervals: from test items to a number that a verdict can stand on.
+
+One language: the unit is the *concept*. Test items about one concept stand or fall
+together, and so do the same concept's items in two seeds or tasks, so concepts are the
+clusters and seeds are held fixed (an interval says what other concepts would give, not
+what other seeds would). Bits per byte and the diagnostics have one value per seed: there
+the seed is the unit. Several languages: the language is the unit, seeds nested in it.
+
+Tasks weigh equally whatever their number of items, and so do seeds: the estimand is the
+mean over seeds and tasks of the mean over items.
+
+Sources: cluster-robust variance with the G/(G-1) correction and t on G-1 degrees of
+freedom, Cameron & Miller (2015), A Practitioner's Guide to Cluster-Robust Inference;
+Wilson (1927); Holm (1979); two one-sided tests, Schuirmann (1987). Computed with scipy
+and statsmodels where they have the method; the tests hold the rest against them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from langmerge.errors import LangmergeError, nearest
+
+LEVEL = 0.95
+RESAMPLES = 9_999
+PAIR = ["language", "base", "seed", "task", "item"]
+
+
+class Results(Protocol):
+    """What a run gives, as far as statistics, claims and figures read it."""
+
+    rows: pd.DataFrame
+    items: pd.DataFrame
+    diagnostics: pd.DataFrame
+    languages: Sequence[str]
+    seeds: Sequence[int]
+    budgets: Sequence[int]
+    tasks: Sequence[str]
+    profile: str
+
+
+@dataclass(frozen=True)
+class Effect:
+    """An estimate with its interval.
+
+    `p` is two-sided against 0; `n` counts what was averaged (items, or seeds where the
+    seed is the unit), `n_clusters` the independent units; `se` and `df` belong to the t
+    interval. With one unit there is no interval: `low` and `high` are infinite, `p` is 1.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    p: float
+    se: float
+    df: float
+    n: int
+    n_clusters: int
+    seeds: int
+
+
+def wilson(correct: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Wilson's interval for the proportion `correct` / `n` of independent trials.
+
+    Raises LangmergeError for counts that are no proportion.
+    """
+    if not 0 <= correct <= n or n == 0:
+        raise LangmergeError(f"{correct} of {n} is no proportion: give 0 <= correct <= n, n > 0.")
+    low, high = proportion_confint(correct, n, alpha=1 - level, method="wilson")
+    return float(low), float(high)
+
+
+def holm(p: ArrayLike) -> NDArray[np.float64]:
+    """Holm's step-down adjusted p values, in the order given (familywise error)."""
+    p = np.asarray(p, dtype=float)
+    return multipletests(p, method="holm")[1] if p.size else p
+
+
+def one_sided(effect: Effect, bound: float, side: str) -> float:
+    """p of the t test that the effect lies beyond `bound`; `side` is "greater" or "less"."""
+    distance = effect.estimate - bound if side == "greater" else bound - effect.estimate
+    if not np.isfinite(effect.se):
+        return 1.0
+    if effect.se == 0:
+        return float(distance <= 0)
+    return float(stats.t.sf(distance / effect.se, effect.df))
+
+
+def tost(effect: Effect, margin: float) -> float:
+    """p of the two one-sided tests that the effect lies within ±`margin` (equivalence)."""
+    if margin <= 0:
+        raise LangmergeError(f"an equivalence margin must be positive, not {margin}.")
+    return max(one_sided(effect, -margin, "greater"), one_sided(effect, margin, "less"))
+
+
+def t_interval(values: ArrayLike, level: float = LEVEL) -> Effect:
+    """Mean of independent units (seeds, languages) with its t interval and t test.
+
+    `values`: one number per unit, shape (units,). A single unit has no interval.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
+        raise LangmergeError(f"a t interval needs one finite number per unit, not {values}.")
+    n = values.size
+    se = float(stats.sem(values)) if n > 1 else np.inf
+    return _with_interval(float(values.mean()), se, n - 1, level, n=n, n_clusters=n, seeds=n)
+
+
+def cluster_robust(
+    values: ArrayLike, clusters: ArrayLike, strata: ArrayLike | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """Equally weighted mean of the strata's means, with its cluster-robust standard error.
+
+    `values`: shape (..., n), one column per item; `clusters` and `strata`: shape (n,).
+    Returns the estimates (...), the standard errors (...) and the number of clusters G.
+    It is the mean of the coefficients of a regression of `values` on one dummy per
+    stratum (seed and task), clustered, with the correction G/(G-1): a cluster's influence
+    is its summed weighted distance from its strata's means. G-1 are the degrees of freedom.
+    """
+    values = np.asarray(values, dtype=float)
+    cluster_of, cluster_names = pd.factorize(np.asarray(clusters))
+    strata = np.zeros(values.shape[-1]) if strata is None else np.asarray(strata)
+    stratum_of, stratum_names = pd.factorize(strata)
+    in_cluster = np.eye(len(cluster_names))[cluster_of]
+    in_stratum = np.eye(len(stratum_names))[stratum_of]
+    sizes = in_stratum.sum(axis=0)
+    means = values @ in_stratum / sizes
+    weights = 1 / (len(sizes) * sizes[stratum_of])
+    influence = ((values - means[..., stratum_of]) * weights) @ in_cluster
+    n_clusters = len(cluster_names)
+    correction = n_clusters / (n_clusters - 1) if n_clusters > 1 else np.inf
+    with np.errstate(invalid="ignore"):
+        variance = correction * np.square(influence).sum(axis=-1)
+    standard_error = np.sqrt(variance) if n_clusters > 1 else np.full(means.shape[:-1], np.inf)
+    return means.mean(axis=-1), standard_error, n_clusters
+
+
+def sign_flip(values: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> float:
+    """Two-sided p of the sign-flip permutation test that `values` are symmetric about 0.
+
+    `values`: one number per independent unit. Exact where 2**units <= `resamples`, else
+    from `resamples` random flips of the generator seeded with `seed`.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.size < 2 or not values.any():
+        return 1.0
+    test = stats.permutation_test(
+        (values,),
+        lambda flipped, axis: flipped.sum(axis=axis),
+        permutation_type="samples",
+        n_resamples=resamples,
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    )
+    return float(test.pvalue)
+
+
+def mean_of_items(items: pd.DataFrame, column: str = "correct", permute: bool = False) -> Effect:
+    """Mean of `column` over the items of one language, by concept clusters, given the seeds.
+
+    `items`: columns `seed`, `task`, `concept` and `column` (`base` too, where several).
+    The p value against 0 is the sign-flip test over concepts if `permute`, else the t
+    test's. Raises LangmergeError where there are no items.
+    """
+    if items.empty:
+        raise LangmergeError("there are no items to average: was the model evaluated?")
+    replicate = _replicate(items)
+    strata = replicate + "/" + items["task"].astype(str)
+    values = items[column].to_numpy(dtype=float)
+    estimate, se, n_clusters = cluster_robust(values, items["concept"], strata)
+    p = sign_flip(_weighted_sums(values, items["concept"], strata)) if permute else None
+    return _with_interval(
+        float(estimate),
+        float(se),
+        n_clusters - 1,
+        n=len(items),
+        n_clusters=n_clusters,
+        seeds=replicate.nunique(),
+        p=p,
+    )
+
+
+def contrast(parts: Sequence[tuple[float, pd.DataFrame]], column: str = "correct") -> Effect:
+    """Weighted sum of several models' item scores, paired by item, of one language or more.
+
+    `parts`: pairs of a weight and that model's items. A part may hold several CT budgets:
+    they are averaged within the item first. One language: concept clusters, given the
+    seeds. Several: t over the languages' estimates. Raises LangmergeError where the parts
+    do not hold the same items.
+    """
+    scores = contrast_scores(parts, column)
+    languages = scores["language"].unique()
+    if len(languages) == 1:
+        return mean_of_items(scores, "score", permute=True)
+    each = [mean_of_items(part, "score") for _, part in scores.groupby("language")]
+    return pool(each)
+
+
+def paired(a: pd.DataFrame, b: pd.DataFrame, column: str = "correct") -> Effect:
+    """Difference a - b between two models on the same items; see `contrast`."""
+    return contrast([(1.0, a), (-1.0, b)], column)
+
+
+def pool(effects: Sequence[Effect]) -> Effect:
+    """Mean of languages' effects with the t interval over languages (the clusters)."""
+    pooled = t_interval([effect.estimate for effect in effects])
+    return Effect(
+        **vars(pooled)
+        | {
+            "n": sum(effect.n for effect in effects),
+            "seeds": min(effect.seeds for effect in effects),
+        }
+    )
+
+
+def contrast_scores(
+    parts: Sequence[tuple[float, pd.DataFrame]], column: str = "correct"
+) -> pd.DataFrame:
+    """One row per item with its weighted `score`; columns of `PAIR`, `concept`, `score`."""
+    scored = [weight * _by_item(items, column) for weight, items in parts]
+    for other in scored[1:]:
+        lacking = scored[0].index.symmetric_difference(other.index)
+        if len(lacking):
+            where = dict(zip(scored[0].index.names, lacking[0], strict=True))
+            raise LangmergeError(
+                f"the models were not evaluated on the same items: {len(lacking)} items lack a "
+                f"partner, the first is {where}. Run the study again so that all cells of a "
+                "seed share its test items."
+            )
+    total = sum(scored[1:], start=scored[0])
+    return total.rename("score").reset_index()
+
+
+def summarize(
+    results: Results,
+    metric: str = "accuracy",
+    task: str = "mean",
+    language: str | None = None,
+    **wanted: Any,
+) -> pd.DataFrame:
+    """Every evaluated model of one language with its mean over seeds and its 95 % interval.
+
+    `task`: a reported task, or "mean" for all of them, equally weighted. `wanted` selects
+    models (``method=["ct", "sft"]``, ``setting="tuned"``). Returns one row per (method,
+    setting, slack, ct_tokens) with `value`, `low`, `high`, `n`, `n_clusters`, `seeds`.
+    Accuracy: concept clusters, given the seeds. Bits per byte: normal interval from the
+    texts' standard errors, given the seeds. Raises LangmergeError for a task or language
+    that the results lack.
+    """
+    language = one_language(results, language)
+    keys = ["method", "setting", "slack", "ct_tokens"]
+    if metric == "bits_per_byte":
+        rows = select(results.rows, language=language, metric=metric, **wanted)
+        return _summary(rows, keys, _mean_of_rows)
+    items = select(items_with_base(results), language=language, **wanted)
+    items = items[items["task"].isin(_tasks(results, task))]
+    return _summary(items, keys, mean_of_items)
+
+
+def per_seed(
+    results: Results,
+    metric: str = "accuracy",
+    task: str = "mean",
+    language: str | None = None,
+    **wanted: Any,
+) -> pd.DataFrame:
+    """As `summarize`, but one row per seed with its `value`, tasks equally weighted."""
+    language = one_language(results, language)
+    rows = select(results.rows, language=language, metric=metric, **wanted)
+    if metric == "accuracy":
+        rows = rows[rows["task"].isin(_tasks(results, task))]
+    keys = ["method", "setting", "slack", "ct_tokens", "base", "seed"]
+    return rows.groupby(keys, dropna=False)["value"].mean().reset_index()
+
+
+def select(frame: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+    """The rows of `frame` whose columns equal the wanted values (a list: any of them)."""
+    keep = pd.Series(True, index=frame.index)
+    for column, value in wanted.items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        keep &= frame[column].isin(values)
+    return frame[keep]
+
+
+def items_with_base(results: Results) -> pd.DataFrame:
+    """The items, each with the `base` of its cell: a seed of one base is not another's."""
+    if "base" in results.items:
+        return results.items
+    return results.items.assign(base=results.items["cell"].map(_base_of_cell(results)))
+
+
+def one_language(results: Results, language: str | None) -> str:
+    """The language asked for, or the only one; raises LangmergeError where that is open."""
+    known = list(results.languages)
+    if language is None and len(known) == 1:
+        return known[0]
+    if language is None:
+        raise LangmergeError(f"the results hold {len(known)} languages: name one of {known}.")
+    if language not in known:
+        raise LangmergeError(f"no results for language {language!r}: {nearest(language, known)}")
+    return language
+
+
+def whole_model(diagnostics: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """Sums the tensors' diagnostics per (language, seed, ct_tokens, …) and per `by`.
+
+    Adds `discarded_sft_share` (out-voted over those that survived the trim, by count; 0
+    where none survived) and `norm_ratio` (‖tau_ct‖ / ‖tau_sft‖ over all tensors).
+    """
+    known = ["language", "base", "seed", "ct_tokens", "method", "setting", "slack"]
+    keys = [key for key in known if key in diagnostics] + list(by)
+    squares = diagnostics.assign(
+        squares_ct=np.square(diagnostics["norm_ct"]), squares_sft=np.square(diagnostics["norm_sft"])
+    )
+    counts = ["kept_sft", "trimmed_sft", "outvoted_sft", "squares_ct", "squares_sft"]
+    summed = squares.groupby(keys, dropna=False)[counts].sum().reset_index()
+    surviving = summed["kept_sft"] + summed["outvoted_sft"]
+    summed["discarded_sft_share"] = summed["outvoted_sft"] / surviving.clip(lower=1)
+    summed["norm_ratio"] = np.sqrt(summed["squares_ct"] / summed["squares_sft"])
+    return summed.drop(columns=["squares_ct", "squares_sft"])
+
+
+def slope_per_decade(ct_tokens: ArrayLike, values: ArrayLike) -> float:
+    """Least-squares slope of `values` on log10 of the CT tokens: change per tenfold CT."""
+    return float(stats.linregress(np.log10(np.asarray(ct_tokens, float)), values).slope)
+
+
+def _with_interval(
+    estimate: float,
+    se: float,
+    df: float,
+    level: float = LEVEL,
+    *,
+    n: int,
+    n_clusters: int,
+    seeds: int,
+    p: float | None = None,
+) -> Effect:
+    if np.isinf(se):
+        low, high, p = -np.inf, np.inf, 1.0
+    else:
+        half = float(stats.t.ppf((1 + level) / 2, df)) * se
+        low, high = estimate - half, estimate + half
+    if p is None:
+        p = _t_test(estimate, se, df)
+    return Effect(estimate, low, high, p, se, df, n, n_clusters, seeds)
+
+
+def _t_test(estimate: float, se: float, df: float) -> float:
+    if se == 0:
+        return float(estimate == 0)
+    return float(2 * stats.t.sf(abs(estimate) / se, df))
+
+
+def _replicate(frame: pd.DataFrame) -> pd.Series:
+    """The (base, seed) a row belongs to: a seed number means another run on another base."""
+    seed = frame["seed"].astype(str)
+    return frame["base"].astype(str) + "/" + seed if "base" in frame else seed
+
+
+def _weighted_sums(
+    values: NDArray[np.float64], clusters: pd.Series, strata: pd.Series
+) -> NDArray[np.float64]:
+    sizes = strata.map(strata.value_counts()).to_numpy(dtype=float)
+    weighted = pd.Series(values / sizes / strata.nunique())
+    return weighted.groupby(clusters.to_numpy()).sum().to_numpy()
+
+
+def _by_item(items: pd.DataFrame, column: str) -> pd.Series:
+    keys = [key for key in [*PAIR, "concept"] if key in items]
+    return items.groupby(keys, sort=True)[column].mean().astype(float)
+
+
+def _base_of_cell(results: Results) -> pd.Series:
+    return results.rows.drop_duplicates("cell").set_index("cell")["base"]
+
+
+def _tasks(results: Results, task: str) -> list[str]:
+    if task == "mean":
+        return list(results.tasks)
+    if task not in results.tasks:
+        raise LangmergeError(f"unknown task {task!r}: {nearest(task, [*results.tasks, 'mean'])}")
+    return [task]
+
+
+def _mean_of_rows(rows: pd.DataFrame) -> Effect:
+    """Mean of the seeds' values, with the interval from their own standard errors."""
+    se = float(np.sqrt(np.square(rows["stderr"]).sum()) / len(rows))
+    n, seeds = int(rows["n"].sum()), len(rows)
+    return _with_interval(float(rows["value"].mean()), se, np.inf, n=n, n_clusters=n, seeds=seeds)
+
+
+def _summary(frame: pd.DataFrame, keys: list[str], mean: Any) -> pd.DataFrame:
+    found = []
+    for key, part in frame.groupby(keys, dropna=False):
+        effect = mean(part)
+        found.append(
+            dict(zip(keys, key, strict=True))
+            | {"value": effect.estimate, "low": effect.low, "high": effect.high}
+            | {"n": effect.n, "n_clusters": effect.n_clusters, "seeds": effect.seeds}
+        )
+    columns = [*keys, "value", "low", "high", "n", "n_clusters", "seeds"]
+    return pd.DataFrame(found, columns=columns)

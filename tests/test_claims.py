@@ -1,0 +1,318 @@
+"""Claims: what the file may say, and verdicts checked against runs whose truth is known."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import synthetic
+from langmerge import claims, paths, statistics
+from langmerge.errors import LangmergeError
+from langmerge.statistics import Effect
+
+SHIPPED = Path(__file__).parents[1] / "data" / "claims.yaml"
+
+
+@pytest.fixture(scope="module")
+def stated():
+    return claims.load(SHIPPED)
+
+
+@pytest.fixture(scope="module")
+def run():
+    return synthetic.results()
+
+
+def by_id(verdicts):
+    return {verdict.claim: verdict for verdict in verdicts}
+
+
+def effect(low, high, seeds=3):
+    middle = (low + high) / 2
+    return Effect(middle, low, high, 0.01, (high - low) / 4, 59, 480, 60, seeds)
+
+
+def claim(**changed):
+    fields = {
+        "id": "f9-made-up",
+        "finding": 9,
+        "statement": "One method is better than another",
+        "metric": "accuracy",
+        "unit": "item",
+        "test": "difference",
+        "side": "greater",
+        "smallest_effect": 0.03,
+        "correction": "holm",
+        "contrast": [
+            {"method": "ties_mean", "budgets": "largest", "weight": 1},
+            {"method": "ct_then_sft", "budgets": "largest", "weight": -1},
+        ],
+    }
+    fields |= changed
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def written(tmp_path, *entries):
+    path = tmp_path / "claims.yaml"
+    path.write_text(yaml.safe_dump({"claims": list(entries)}), encoding="utf-8")
+    return path
+
+
+def test_shipped_claims_cover_the_three_findings(stated):
+    assert {claim.finding for claim in stated} == {1, 2, 3}
+    assert all(claim.id.startswith(f"f{claim.finding}-") for claim in stated)
+
+
+def test_shipped_claims_are_found_by_default(monkeypatch, stated):
+    monkeypatch.setattr(paths, "data", lambda: SHIPPED.parent)
+    assert claims.load() == stated
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"smallest_efect": 0.1}, "claim f9-made-up › smallest_efect: .*did you mean smallest_eff"),
+        ({"metric": "acuracy"}, "claim f9-made-up › metric: .*accuracy"),
+        ({"smallest_effect": None}, "difference states smallest_effect"),
+        ({"margin": 0.1}, "states smallest_effect, and no margin"),
+        ({"smallest_effect": -0.1}, "smallest_effect: .*greater than 0"),
+        ({"unit": "seed"}, "accuracy has no unit 'seed'"),
+        ({"monotone": True}, "condition on a slope"),
+        ({"test": "slope"}, "budgets: all"),
+        ({"id": "first"}, "claim first › id"),
+        ({"contrast": []}, "contrast: "),
+        (
+            {"contrast": [{"method": "ct", "budgets": "largest", "weight": 1}]},
+            "weights of a contrast sum to 0",
+        ),
+        (
+            {"contrast": [{"metod": "ct", "budgets": "largest", "weight": 1}]},
+            "contrast › 0 › metod: .*did you mean method",
+        ),
+    ],
+)
+def test_malformed_claims_say_where_and_how(tmp_path, changed, message):
+    path = written(tmp_path, claim(**changed))
+    with pytest.raises(LangmergeError, match=message) as raised:
+        claims.load(path)
+    assert str(path) in str(raised.value)
+
+
+def test_claim_ids_are_unique(tmp_path):
+    with pytest.raises(LangmergeError, match="occur twice: f9-made-up"):
+        claims.load(written(tmp_path, claim(), claim()))
+
+
+@pytest.mark.parametrize("text", ["claims: [", "- a\n- b", "", "claims:\n  - 3"])
+def test_a_file_that_is_no_list_of_claims_is_named(tmp_path, text):
+    path = tmp_path / "claims.yaml"
+    path.write_text(text)
+    with pytest.raises(LangmergeError, match=r"claims\.yaml"):
+        claims.load(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(LangmergeError, match="cannot be read"):
+        claims.load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "word"),
+    [
+        (0.01, 0.09, 0.01, "holds"),
+        (0.01, 0.09, 0.06, "inconclusive"),
+        (-0.01, 0.09, 0.01, "inconclusive"),
+        (-0.01, 0.02, 0.50, "fails"),
+        (0.01, 0.02, 0.01, "fails"),
+        (-0.20, -0.10, 0.01, "fails"),
+        (-np.inf, np.inf, 1.0, "inconclusive"),
+    ],
+)
+def test_difference_follows_its_rule_on_both_sides(low, high, p, word):
+    greater = claims.Claim(**claim())
+    less = claims.Claim(**claim(side="less"))
+    assert claims.decide(greater, effect(low, high), p) == word
+    assert claims.decide(less, effect(-high, -low), p) == word
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "word"),
+    [
+        (-0.02, 0.04, 0.01, "holds"),
+        (0.01, 0.04, 0.01, "holds"),
+        (-0.02, 0.04, 0.06, "inconclusive"),
+        (0.02, 0.08, 0.01, "inconclusive"),
+        (0.06, 0.08, 1.0, "fails"),
+    ],
+)
+def test_non_inferiority_follows_its_rule_on_both_sides(low, high, p, word):
+    fields = claim(test="non_inferiority", smallest_effect=None, margin=0.05)
+    less, greater = (claims.Claim(**fields | {"side": side}) for side in ("less", "greater"))
+    assert claims.decide(less, effect(low, high), p) == word
+    assert claims.decide(greater, effect(-high, -low), p) == word
+
+
+def test_monotone_is_a_condition():
+    stated = claims.load(SHIPPED)
+    slope = next(one for one in stated if one.monotone)
+    assert claims.decide(slope, effect(0.1, 0.2), 0.01) == "holds"
+    assert claims.decide(slope, effect(0.1, 0.2), 0.01, is_steady=False) == "inconclusive"
+
+
+def test_the_truth_put_in_comes_out(run, stated):
+    verdicts = [verdict for finding in (1, 2, 3) for verdict in claims.judge(run, finding, stated)]
+    assert {verdict.claim: verdict.verdict for verdict in verdicts} == {
+        one.id: "holds" for one in stated
+    }
+    assert {verdict.at_7b for verdict in verdicts} == {"not tested"}
+
+
+def test_the_opposite_truth_fails(stated):
+    run = synthetic.results(
+        accuracy={
+            "ct_then_sft": lambda step: 0.75,
+            "ties_mean": lambda step: 0.45 + 0.2 * step,
+            "ties_sv": lambda step: 0.45 + 0.1 * step,
+            "average": lambda step: 0.5,
+            "task_arithmetic": lambda step: 0.5,
+        },
+        bits={
+            "ct_then_sft": lambda step: 0.4,
+            "ct": lambda step: 0.4 + 0.1 * step,
+            "ties_mean": lambda step: 0.5,
+            "ties_sv": lambda step: 0.6,
+        },
+        share=lambda step: 0.3 - 0.2 * step,
+        share_with_slack=lambda step: 0.4,
+    )
+    words = [one.verdict for finding in (1, 2, 3) for one in claims.judge(run, finding, stated)]
+    assert words == ["fails"] * len(stated)
+
+
+def test_no_difference_does_not_hold(stated):
+    same = {name: (lambda step: 0.5) for name in ("ct_then_sft", "ties_mean", "ties_sv")}
+    verdicts = by_id(claims.judge(synthetic.results(accuracy=same), 1, stated))
+    assert verdicts["f1-accuracy"].verdict != "holds"
+    assert verdicts["f1-accuracy"].low < 0 < verdicts["f1-accuracy"].high
+
+
+def test_pairs_rest_on_all_reported_tasks_and_seeds(run, stated):
+    verdict = by_id(claims.judge(run, 1, stated))["f1-accuracy"]
+    assert (verdict.n, verdict.n_clusters, verdict.seeds) == (3 * 4 * 120, 60, 3)
+    items = statistics.select(run.items, ct_tokens=list(run.budgets[:2]))
+    a, b = (
+        statistics.select(items, method=method, setting="tuned")
+        for method in ("ties_mean", "ct_then_sft")
+    )
+    assert verdict.effect == pytest.approx(a["correct"].mean() - b["correct"].mean())
+
+
+def test_saturation_compares_the_largest_with_the_lower_middle_budget(run, stated):
+    verdict = by_id(claims.judge(run, 2, stated))["f2-merge-stops"]
+    tuned = statistics.select(run.items, method="ties_mean", setting="tuned")
+    mean = tuned.groupby("ct_tokens")["correct"].mean()
+    assert verdict.effect == pytest.approx(mean[run.budgets[3]] - mean[run.budgets[1]])
+
+
+def test_slack_where_discarded_is_a_difference_of_differences(run, stated):
+    verdict = by_id(claims.judge(run, 3, stated))["f3-where-discarded"]
+    tuned = statistics.select(run.items, setting="tuned")
+    mean = tuned.groupby(["method", "ct_tokens"])["correct"].mean()
+    gain = mean["ties_sv"] - mean["ties_mean"]
+    assert verdict.effect == pytest.approx(gain[run.budgets[-1]] - gain[run.budgets[0]])
+
+
+def test_holm_counts_the_claims_of_the_finding_alone(run, stated):
+    verdicts = claims.judge(run, 2, stated)
+    expected = statistics.holm([verdict.p for verdict in verdicts])
+    assert [verdict.p_holm for verdict in verdicts] == pytest.approx(expected)
+    smallest = min(verdicts, key=lambda verdict: verdict.p)
+    assert smallest.p_holm == pytest.approx(len(verdicts) * smallest.p)
+
+
+def test_one_dip_in_one_seed_takes_the_monotone_claim_away(stated):
+    run = synthetic.results()
+    assert by_id(claims.judge(run, 2, stated))["f2-discarded"].verdict == "holds"
+    tensors = run.diagnostics
+    late = (tensors["ct_tokens"] == run.budgets[2]) & (tensors["seed"] == 1)
+    tensors.loc[late, "kept_sft"] += tensors.loc[late, "outvoted_sft"]
+    tensors.loc[late, "outvoted_sft"] = 0
+    verdict = by_id(claims.judge(run, 2, stated))["f2-discarded"]
+    assert verdict.verdict == "inconclusive"
+    assert "not every seed" in verdict.note
+
+
+def test_one_seed_leaves_what_needs_seeds_inconclusive(stated):
+    verdicts = by_id(claims.judge(synthetic.results(seeds=(4,)), 1, stated))
+    assert verdicts["f1-language"].verdict == "inconclusive"
+    assert "one seed alone gives no interval" in verdicts["f1-language"].sentence()
+    assert verdicts["f1-accuracy"].verdict == "holds"
+
+
+def test_several_languages_are_pooled(stated):
+    run = synthetic.results(languages=("tam_Taml", "ben_Beng", "bod_Tibt"))
+    verdict = by_id(claims.judge(run, 1, stated))["f1-accuracy"]
+    assert verdict.n_clusters == 3
+    assert "3 languages" in verdict.sentence()
+
+
+def test_missing_models_name_the_run_to_make(run, stated):
+    lacking = synthetic.results(seeds=(0, 1), items=20)
+    items = lacking.items
+    gone = (items["method"] == "ties_mean") & (items["seed"] == 1)
+    lacking.items = items[~(gone & (items["ct_tokens"] == lacking.budgets[1]))]
+    with pytest.raises(claims.MissingResults) as raised:
+        claims.judge(lacking, 1, stated)
+    for part in ("f1-accuracy", "ties_mean", "30,720", "tam_Taml", "seed 1", "langmerge run"):
+        assert part in str(raised.value)
+
+
+def test_one_budget_is_too_few(stated):
+    with pytest.raises(claims.MissingResults, match=r"2 CT budgets.*has 1"):
+        claims.judge(synthetic.results(budgets=(7_680,), items=20), 2, stated)
+
+
+def test_two_slacks_under_one_setting_are_ambiguous(stated):
+    run = synthetic.results(items=20)
+    twice = run.items[run.items["setting"] == "sweep"].assign(setting="tuned")
+    run.items = pd.concat([run.items, twice])
+    with pytest.raises(LangmergeError, match="several models"):
+        claims.judge(run, 3, stated)
+
+
+def test_unknown_finding_names_the_known(run, stated):
+    with pytest.raises(LangmergeError, match=r"\[1, 2, 3\]"):
+        claims.judge(run, 7, stated)
+
+
+def test_sentence_gives_the_numbers_of_the_run(run, stated):
+    verdict = by_id(claims.judge(run, 1, stated))["f1-accuracy"]
+    made_up = dataclasses.replace(
+        verdict, effect=0.0523, low=-0.011, high=0.0947, p_holm=0.0312, verdict="inconclusive"
+    )
+    sentence = made_up.sentence()
+    assert "inconclusive in the lab" in sentence and "at 7B: not tested" in sentence
+    assert "+5.2 points" in sentence and "−1.1 to +9.5" in sentence
+    assert "p = .031 after Holm" in sentence and "60 concepts, 3 seeds" in sentence
+
+
+def test_relative_bits_are_shown_in_percent(run, stated):
+    verdict = by_id(claims.judge(run, 1, stated))["f1-language"]
+    shown = dataclasses.replace(verdict, effect=np.log(0.9), low=np.log(0.8), high=0.0)
+    assert "−10.0 % of bits per byte" in shown.measured()
+    assert "−20.0 to +0.0" in shown.measured()
+    assert "margin +5.0" in shown.measured()
+
+
+def test_table_and_quoted_numbers_agree(run, stated):
+    verdicts = claims.judge(run, 3, stated)
+    table, quoted = claims.table(verdicts), claims.numbers(verdicts)
+    assert list(table.index) == [verdict.claim for verdict in verdicts]
+    for name, row in table.iterrows():
+        assert quoted[f"{name}-verdict"] == row["in the lab"]
+        assert quoted[f"{name}-effect"] == row["effect"]
+    assert claims.styled(verdicts, "one").to_html() == claims.styled(verdicts, "one").to_html()
+    assert "not tested" in claims.styled(verdicts).to_html()
