@@ -82,12 +82,13 @@ def results(
             test = _test_items(rng, items, concepts)
             noise = rng.normal(0, 0.004)
             for model in models:
-                answered = _answer(test, accuracy[model["method"]], model, rng)
+                like = _behaves_like(model)
+                answered = _answer(test, accuracy[like], model, rng)
                 where = {"language": language, "seed": run} | _identity(model, language, run)
                 answers.append(answered.assign(**where))
                 rows += _task_rows(answered, where)
                 rows.append(
-                    _text_row(bits[model["method"]], model, where, noise + rng.normal(0, 0.002))
+                    _text_row(bits[like], model, where, noise + rng.normal(0, 0.002))
                 )
             diagnostics += _diagnostics(language, run, budgets, share, share_with_slack, rng)
     return SimpleNamespace(
@@ -112,6 +113,8 @@ def _models(budgets: Sequence[int]) -> list[dict]:
             model = {"method": method, "setting": setting, "slack": slack}
             models.append(model | {"ct_tokens": budget, "step": step, "lift": 0.0})
             if method == "ties_sv":
+                ablated = {"setting": "without slack", "slack": 0.0}
+                models.append(models[-1] | ablated)
                 models += [
                     model
                     | {"ct_tokens": budget, "step": step, "setting": "sweep", "slack": slack}
@@ -119,6 +122,11 @@ def _models(budgets: Sequence[int]) -> list[dict]:
                     for slack in SLACKS
                 ]
     return models
+
+
+def _behaves_like(model: dict) -> str:
+    """The method whose truth a model follows: without its slack, TIES-SV is plain TIES."""
+    return "ties_mean" if model["setting"] == "without slack" else model["method"]
 
 
 def _identity(model: dict, language: str, run: int) -> dict:
@@ -165,13 +173,14 @@ def _diagnostics(language, run, budgets, share, share_with_slack, rng) -> list[d
     rows = []
     for index, budget in enumerate(budgets):
         step = index / max(1, len(budgets) - 1)
-        for method, slack, truth in (
-            ("ties_mean", 0.0, share),
-            ("ties_sv", 1.0, share_with_slack),
+        for method, setting, slack, truth in (
+            ("ties_mean", "tuned", 0.0, share),
+            ("ties_sv", "tuned", 1.0, share_with_slack),
+            ("ties_sv", "without slack", 0.0, share),
         ):
             for layer in (-1, 0, 1, 2, 3):
                 where = {"language": language, "seed": run, "base": "0badcafe"}
-                where |= {"ct_tokens": budget, "method": method, "setting": "tuned", "slack": slack}
+                where |= {"ct_tokens": budget, "method": method, "setting": setting, "slack": slack}
                 lost = float(
                     np.clip(truth(step) * (0.8 + 0.1 * layer) + rng.normal(0, 0.004), 0, 1)
                 )

@@ -219,9 +219,9 @@ def test_saturation_compares_the_largest_with_the_lower_middle_budget(run, state
 
 def test_slack_where_discarded_is_a_difference_of_differences(run, stated):
     verdict = by_id(claims.judge(run, 3, stated))["f3-where-discarded"]
-    tuned = statistics.select(run.items, setting="tuned")
-    mean = tuned.groupby(["method", "ct_tokens"])["correct"].mean()
-    gain = mean["ties_sv"] - mean["ties_mean"]
+    pair = statistics.select(run.items, method="ties_sv", setting=["tuned", "without slack"])
+    mean = pair.groupby(["setting", "ct_tokens"])["correct"].mean()
+    gain = mean["tuned"] - mean["without slack"]
     assert verdict.effect == pytest.approx(gain[run.budgets[-1]] - gain[run.budgets[0]])
 
 

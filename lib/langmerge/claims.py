@@ -46,7 +46,7 @@ class Term(BaseModel):
     method: str
     budgets: Budgets
     weight: float
-    setting: Literal["tuned", "default"] = "tuned"
+    setting: Literal["tuned", "default", "without slack"] = "tuned"
 
 
 class Claim(BaseModel):
