@@ -1,0 +1,260 @@
+"""The book: study, notebooks, site.
+
+`build` does what ``make book`` promises. The study computes what its store lacks, the
+notebooks are executed where something they depend on has changed, and jupyter-book renders
+the pages into ``_build/html``. A new site replaces the old one only when it is complete,
+without warnings, and loads nothing from elsewhere.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from langmerge import execution, offline, paths
+from langmerge.errors import LangmergeError
+from langmerge.execution import Job
+from langmerge.progress import bar
+from langmerge.provenance import version_of
+
+EXECUTED = "book/_executed"
+# Its script may not be on the path where the environment is not activated.
+_JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
+_RENDERERS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-mathjax-offline")
+
+
+def build(
+    languages: Sequence[str] | None = None,
+    profile: str = "lab",
+    seeds: Sequence[int] | None = None,
+    output: Path | None = None,
+    strict: bool = True,
+) -> Path:
+    """Run the study, execute the notebooks, render the site; return its ``index.html``.
+
+    `languages` are shown beside those that ``_toc.yml`` lists. The site goes to
+    ``<output>/_build/html``; `output` is the checkout where it is not given. With `strict`
+    a warning of the renderer is an error. Raises LangmergeError outside a checkout, and
+    where a notebook, a page or the check for external references fails.
+    """
+    root = require_checkout()
+    console = Console()
+    shipped = read_toc(root / "_toc.yml")
+    codes = list(dict.fromkeys([*toc_languages(shipped), *(languages or ())]))
+    toc = extend_toc(shipped, codes)
+    jobs = _study(codes, profile, seeds, toc, console)
+    _execute(jobs, console)
+    execution.install(jobs, root / EXECUTED)
+    execution.write_atomically(root / EXECUTED / "samples.md", samples())
+    index = _render(root, toc, output or root, strict, jobs, console)
+    console.print(f"The book: [bold]{index}[/bold]", soft_wrap=True)
+    return index
+
+
+def samples() -> str:
+    """Two facts of the lab's world in every language, as a Markdown table for its page."""
+    from langmerge import languages
+    from langmerge.realize import Realizer
+    from langmerge.world import Proposition
+
+    facts = (
+        Proposition.of("kind", thing="cow", topic="animal"),
+        Proposition.of("act_place", person="mother", action="cook", thing="rice", place="village"),
+    )
+    codes = sorted(languages.codes(), key=lambda code: (code != "eng_Latn", code))
+    lines = ["| Language | Script | Word order | One fact | Another |", "|---|---|---|---|---|"]
+    for code in (*codes, "zzz_0000", "zzz_0001", "zzz_0002"):
+        it = languages.load(code)
+        said = map(Realizer(it), facts)
+        described = (f"{it.name} (`{code}`)", it.script, it.word_order, *said)
+        lines.append(f"| {' | '.join(described)} |")
+    return "\n".join(lines) + "\n"
+
+
+def require_checkout() -> Path:
+    """The repository's top folder; LangmergeError where langmerge came from a wheel."""
+    root = paths.checkout()
+    if root is None or not (root / "_toc.yml").is_file():
+        raise LangmergeError(
+            "The book is built in a clone of the repository, and this langmerge was installed "
+            "without one.\nThe study and the notebooks run here too: `langmerge run --help`."
+        )
+    return root
+
+
+def read_toc(path: Path) -> dict[str, Any]:
+    """The table of contents as jupyter-book reads it."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def toc_notebooks(toc: dict[str, Any]) -> list[tuple[str, str]]:
+    """(language, notebook's stem) of every executed notebook that the contents list."""
+    entries = (_split(chapter) for part in toc["parts"] for chapter in part["chapters"])
+    return [entry for entry in entries if entry]
+
+
+def toc_languages(toc: dict[str, Any]) -> list[str]:
+    """The languages whose notebooks the contents list, in their order."""
+    return list(dict.fromkeys(language for language, _ in toc_notebooks(toc)))
+
+
+def extend_toc(toc: dict[str, Any], codes: Sequence[str]) -> dict[str, Any]:
+    """The contents with a part for each of `codes`, made after the first language's part."""
+    from langmerge import languages
+
+    toc = copy.deepcopy(toc)
+    listed = toc_languages(toc)
+    position, model = next(
+        (i, part) for i, part in enumerate(toc["parts"]) if any(map(_split, part["chapters"]))
+    )
+    original = languages.load(listed[0]).name
+    for code in (code for code in codes if code not in listed):
+        part = copy.deepcopy(model)
+        part["caption"] = part["caption"].replace(original, languages.load(code).name)
+        for chapter in part["chapters"]:
+            chapter["file"] = chapter["file"].replace(f"/{listed[0]}/", f"/{code}/")
+        position += 1
+        toc["parts"].insert(position, part)
+    return toc
+
+
+def _split(chapter: dict[str, str]) -> tuple[str, str] | None:
+    match = re.fullmatch(rf"{EXECUTED}/([^/]+)/([^/]+?)(?:\.ipynb)?", chapter.get("file", ""))
+    return match.groups() if match else None
+
+
+def _study(
+    codes: Sequence[str],
+    profile: str,
+    seeds: Sequence[int] | None,
+    toc: dict[str, Any],
+    console: Console,
+) -> list[Job]:
+    """Compute what the store lacks; return what there is to execute."""
+    from langmerge import study
+
+    surroundings = execution.surroundings()
+    jobs = []
+    for code in codes:
+        console.rule(f"Study: {code}, profile {profile}")
+        results = study.run(language=code, profile=profile, seeds=seeds and list(seeds))
+        depends = execution.digest(surroundings, fingerprint(results))
+        parameters: dict[str, Any] = {"language": code, "profile": profile}
+        if seeds:
+            parameters["seeds"] = list(seeds)
+        jobs += [
+            Job(paths.notebooks() / f"{stem}.ipynb", code, parameters, depends)
+            for language, stem in toc_notebooks(toc)
+            if language == code
+        ]
+    for job in jobs:
+        if not job.source.is_file():
+            raise LangmergeError(f"_toc.yml lists {job.source.stem}, but {job.source} is missing")
+    return jobs
+
+
+def fingerprint(results: Any) -> str:
+    """A digest of the results: the cells, and the values that they hold."""
+    rows = results.rows[["cell", "task", "metric", "value", "n"]]
+    ordered = rows.sort_values(["cell", "task", "metric"]).to_csv(index=False)
+    return execution.digest(ordered)
+
+
+def _execute(jobs: Sequence[Job], console: Console) -> None:
+    waiting = sum(not job.cached.is_file() for job in jobs)
+    if not waiting:
+        console.print(f"Notebooks: all {len(jobs)} unchanged")
+        return
+    done = 0
+    with bar("Executing notebooks", waiting, console) as progress:
+
+        def report(job: Job, seconds: float) -> None:
+            nonlocal done
+            done += 1
+            progress(done, waiting)
+            console.print(f"  {job.source.stem} ({job.language}): {seconds:.0f} s")
+
+        execution.execute(jobs, report=report)
+
+
+def _render(
+    root: Path,
+    toc: dict[str, Any],
+    output: Path,
+    strict: bool,
+    executed: Sequence[Job],
+    console: Console,
+) -> Path:
+    """Render the pages unless the site at `output` was rendered from the very same ones."""
+    index = output / "_build" / "html" / "index.html"
+    stamp = output / "_build" / "rendered-from"
+    key = _site_key(root, toc, strict, executed)
+    if index.is_file() and stamp.is_file() and stamp.read_text() == key:
+        console.print("Site: unchanged")
+        return index
+    started = time.monotonic()
+    with console.status("Rendering the site"):
+        site = render(root, toc, strict)
+    stamp.unlink(missing_ok=True)
+    shutil.rmtree(index.parent, ignore_errors=True)
+    index.parent.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(site, index.parent)
+    execution.write_atomically(stamp, key)
+    console.print(f"Site: rendered in {time.monotonic() - started:.0f} s")
+    return index
+
+
+def render(root: Path, toc: dict[str, Any], strict: bool) -> Path:
+    """Render `root` with the given contents in a workplace; return the folder of the HTML.
+
+    Every page is read anew: the renderer repeats no warning for a page that it kept from
+    the last time, and a second try of a failed build would pass.
+    """
+    workplace = paths.home() / "site"
+    shutil.rmtree(workplace, ignore_errors=True)
+    toc_file = workplace / "_toc.yml"
+    execution.write_atomically(toc_file, yaml.safe_dump(toc, sort_keys=False, allow_unicode=True))
+    command = [sys.executable, "-c", _JUPYTER_BOOK, "build", str(root)]
+    command += ["--toc", str(toc_file), "--path-output", str(workplace), "--keep-going"]
+    command += ["--warningiserror"] if strict else []
+    environment = {**os.environ, "NO_COLOR": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+    log = paths.home() / "book.log"
+    execution.write_atomically(log, done.stdout)
+    site = workplace / "_build" / "html"
+    if done.returncode or not (site / "index.html").is_file():
+        raise LangmergeError(f"jupyter-book failed:\n{complaints(done.stdout)}\nAll of it: {log}")
+    (site / ".nojekyll").touch()
+    if external := offline.external_references(site):
+        raise LangmergeError("The site would load from elsewhere:\n" + "\n".join(external))
+    return site
+
+
+def complaints(log: str) -> str:
+    """The warnings and errors in the renderer's log, or its last lines where it has none."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", log)
+    lines = [line for line in plain.splitlines() if line.strip()]
+    found = [line for line in lines if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)]
+    return "\n".join(found or lines[-20:])
+
+
+def _site_key(root: Path, toc: dict[str, Any], strict: bool, executed: Sequence[Job]) -> str:
+    pages = [root / "_config.yml", *sorted(root.glob("*.md")), *sorted((root / "book").rglob("*"))]
+    pages = [page for page in pages if page.is_file() and (root / EXECUTED) not in page.parents]
+    sources = [part for page in pages for part in (str(page), page.read_bytes())]
+    versions = [f"{package} {version_of(package)}" for package in _RENDERERS]
+    notebooks = [job.cached.name for job in executed]
+    return execution.digest(yaml.safe_dump(toc), str(strict), *versions, *notebooks, *sources)

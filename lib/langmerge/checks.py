@@ -1,0 +1,73 @@
+"""What ``make test`` does: lint, unit and property tests, a strict smoke book.
+
+All steps run even where one fails, so that one run tells everything; pytest's closing line
+is printed last.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from langmerge import book, paths
+from langmerge.errors import LangmergeError
+
+_CLOSING = re.compile(r"=*\s*\d+ (passed|failed|skipped|error|deselected|xfailed|warning).* in ")
+
+
+def run() -> int:
+    """Run all steps in the checkout; return 0 where all passed, else 1."""
+    root = book.require_checkout()
+    console = Console()
+    closing: list[str] = []
+    steps: dict[str, Callable[[], bool]] = {
+        "lint": lambda: _lint(root),
+        "tests": lambda: _pytest(root, closing),
+        "smoke book": _smoke_book,
+    }
+    outcomes = {}
+    for number, (name, step) in enumerate(steps.items(), start=1):
+        console.rule(f"Step {number} of {len(steps)}: {name}")
+        started = time.monotonic()
+        passed = step()
+        outcomes[name] = f"{'passed' if passed else 'FAILED'} in {time.monotonic() - started:.0f} s"
+    for name, outcome in outcomes.items():
+        console.print(f"{name}: {outcome}", highlight=False)
+    console.print(closing[-1] if closing else "pytest printed no closing line", highlight=False)
+    return int(not closing or any("FAILED" in outcome for outcome in outcomes.values()))
+
+
+def _lint(root: Path) -> bool:
+    command = [sys.executable, "-m", "ruff", "check", "."]
+    return subprocess.run(command, cwd=root).returncode == 0
+
+
+def _pytest(root: Path, closing: list[str]) -> bool:
+    """Run the tests, one process a core; put pytest's closing line into `closing`."""
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "auto"]
+    # Two processes with two spinning threads each would wait for each other.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=root, env=environment, **pipes) as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if _CLOSING.match(line):
+                closing.append(line.strip())
+    return process.returncode == 0
+
+
+def _smoke_book() -> bool:
+    """Build the book from the smoke profile, apart from the reader's own site."""
+    try:
+        book.build(profile="smoke", output=paths.home() / "smoke")
+    except LangmergeError as error:
+        print(error, file=sys.stderr)
+        return False
+    return True

@@ -1,0 +1,70 @@
+"""What a notebook needs to speak to the book, and to run without it.
+
+A value goes into the prose through `glue`, a figure into the page through `figure`. Both
+work in plain Jupyter, papermill and Colab, where the book's packages may be missing.
+
+Labels must differ between languages, for the book can show several side by side: write
+`LANGUAGE_TOKEN` into every label and figure name (``fig-accuracy-XXlangXX``). The book
+replaces it by the language's code after execution.
+"""
+
+from __future__ import annotations
+
+import io
+import numbers
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LANGUAGE_TOKEN = "XXlangXX"
+FIGURE_KEY = "langmerge_figure"  # in an output's metadata; langmerge.execution reads it
+
+
+def glue(name: str, value: Any, display: bool = False) -> None:
+    """Name a value of the run, so that prose can show it: ``{glue:text}`name:.2f` ``.
+
+    Numbers are cast to plain int or float (numpy's would print as ``np.float64(0.5)``), text
+    is taken as it is. Without myst-nb nothing happens.
+    """
+    try:
+        from myst_nb import glue as book_glue
+    except ImportError:
+        return
+    book_glue(name, plain(value), display=display)
+
+
+def plain(value: Any) -> Any:
+    """A number as Python's own bool, int or float; anything else unchanged."""
+    if getattr(getattr(value, "dtype", None), "kind", "") == "b":
+        return bool(value)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value)
+
+
+def figure(fig: Figure, name: str, caption: str, alt: str, dpi: int = 150) -> None:
+    """Show a figure with its caption, label and alternative text, and close it.
+
+    `caption` and `alt` may hold numbers that the run computed; `name` is the label for
+    ``{numref}`` and holds `LANGUAGE_TOKEN`. One figure a cell. Raises ValueError where one
+    of the three is missing: a figure that nobody can cite or hear is not finished.
+    """
+    if not (name and caption and alt):
+        raise ValueError(f"figure {name!r} needs a name, a caption and an alternative text")
+    from IPython.display import display
+    from matplotlib import pyplot as plt
+
+    buffer = io.BytesIO()
+    # Opaque, or the axes vanish in dark mode; no Software entry, so that equal figures are
+    # equal files.
+    fig.savefig(
+        buffer, format="png", dpi=dpi, bbox_inches="tight", facecolor="white",
+        metadata={"Software": None},
+    )  # fmt: skip
+    plt.close(fig)
+    data = {"image/png": buffer.getvalue(), "text/plain": alt}
+    metadata = {FIGURE_KEY: {"name": name, "caption": caption, "alt": alt}}
+    display(data, metadata=metadata, raw=True)

@@ -1,0 +1,277 @@
+"""The book's machinery: parameters, cleaning, labels, contents, what is loaded from where."""
+
+import copy
+import os
+import sys
+
+import nbformat
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langmerge import book, execution, notebook, offline, provenance
+from langmerge.errors import LangmergeError
+from langmerge.execution import Job
+from langmerge.notebook import LANGUAGE_TOKEN
+
+SOURCE = f'''\
+# %% [markdown]
+# ({LANGUAGE_TOKEN}-top)=
+# # A trial
+
+# %% tags=["parameters"]
+language = "tam_Taml"  # FLORES code
+profile = "lab"
+
+# %%
+import os, sys
+from matplotlib import pyplot as plt
+from langmerge.notebook import figure, glue
+glue("half", 0.5)
+print(sys.executable, os.getcwd(), language, profile)
+
+# %%
+fig, ax = plt.subplots(figsize=(1, 1))
+figure(fig, name="fig-{LANGUAGE_TOKEN}", caption=f"In {{language}}", alt="An empty frame")
+'''
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A small notebook, in a place of its own."""
+    monkeypatch.setenv("LANGMERGE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("JUPYTER_PATH", "")
+    path = tmp_path / "sources" / "trial.py"
+    path.parent.mkdir()
+    path.write_text(SOURCE)
+    execution.pair(path)
+    return path
+
+
+def job(source, **parameters):
+    return Job(source.with_suffix(".ipynb"), "ben_Beng", {"language": "ben_Beng", **parameters})
+
+
+def test_a_notebook_is_executed_here_cleaned_labelled_and_kept(source, tmp_path):
+    it = job(source, profile="smoke")
+    reports = []
+    execution.execute([it], processes=1, report=lambda *told: reports.append(told))
+    execution.execute([it], processes=1, report=lambda *told: reports.append(told))
+    assert [told[0] for told in reports] == [it], "executed once, then found again"
+    text = it.cached.read_text()
+    assert LANGUAGE_TOKEN not in text
+    made = nbformat.reads(text, as_version=4)
+    nbformat.validate(made)
+    outputs = [output for cell in made.cells for output in cell.get("outputs", ())]
+    (printed,) = [output.text for output in outputs if "text" in output]
+    assert printed.split() == [sys.executable, str(source.parent), "ben_Beng", "smoke"]
+    (injected,) = [c for c in made.cells if "injected-parameters" in c.metadata.get("tags", [])]
+    assert "hide-input" in injected.metadata.tags
+    assert made.cells[-1].metadata.mystnb.figure == {
+        "name": "fig-ben_Beng",
+        "caption": "In ben_Beng",
+    }
+    assert made.cells[-1].metadata.mystnb.image.alt == "An empty frame"
+    assert not any("papermill" in held.metadata for held in (made, *made.cells))
+    execution.install([it], tmp_path / "book")
+    assert (tmp_path / "book" / "ben_Beng" / "trial.ipynb").read_text() == text
+    it.cached.unlink()
+    execution.execute([it], processes=1)
+    assert it.cached.read_text() == text, "equal runs give equal files"
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("from langmerge.errors import LangmergeError; raise LangmergeError('mend')", "mend"),
+        ("language = 'x'", "drew no figure"),
+    ],
+)
+def test_a_notebook_that_fails_reaches_nothing(source, code, told):
+    source.write_text(SOURCE[: SOURCE.index("# %%\nfig")] + "# %%\n" + code + "\n")
+    execution.pair(source)
+    with pytest.raises(LangmergeError, match=told):
+        execution.execute([job(source)], processes=1)
+    assert not job(source).cached.exists()
+
+
+def test_an_unknown_parameter_names_the_nearest(source):
+    with pytest.raises(LangmergeError, match="did you mean profile"):
+        execution.check_parameters(source.with_suffix(".ipynb"), ["language", "profil"])
+
+
+def test_pair_is_seen_through(source):
+    assert execution.paired(source)
+    target = source.with_suffix(".ipynb")
+    made = nbformat.read(target, as_version=4)
+    made.cells[0].source += " edited"
+    nbformat.write(made, target)
+    assert not execution.paired(source)
+    execution.pair(source)
+    made = nbformat.read(target, as_version=4)
+    made.cells[-1].outputs = [nbformat.v4.new_output("stream", text="left over")]
+    nbformat.write(made, target)
+    assert not execution.paired(source)
+
+
+@pytest.mark.parametrize(
+    ("this", "that"),
+    [
+        ({"profile": "lab"}, {"profile": "smoke"}),
+        ({"seeds": [0, 1]}, {"seeds": [0, 2]}),
+    ],
+)
+def test_key_follows_parameters(source, this, that):
+    assert job(source, **this).key != job(source, **that).key
+    assert job(source, **this).key == job(source, **this).key
+
+
+def test_key_follows_source_and_surroundings(source):
+    before = job(source).key
+    assert Job(job(source).source, "ben_Beng", {"language": "ben_Beng"}, "other").key != before
+    source.with_suffix(".ipynb").write_text("{}")
+    assert job(source).key != before
+
+
+@given(st.lists(st.text(max_size=4), max_size=4), st.lists(st.text(max_size=4), max_size=4))
+def test_digest_tells_parts_apart(these, those):
+    assert (execution.digest(*these) == execution.digest(*those)) == (these == those)
+
+
+def test_two_figures_in_a_cell_are_refused():
+    label = {"name": "a", "caption": "b", "alt": "c"}
+    output = nbformat.v4.new_output("display_data", metadata={notebook.FIGURE_KEY: label})
+    cell = nbformat.v4.new_code_cell(outputs=[output, copy.deepcopy(output)])
+    with pytest.raises(LangmergeError, match="one figure a cell"):
+        execution.clean(nbformat.v4.new_notebook(cells=[cell]), "trial")
+
+
+def test_a_declared_figure_must_be_drawn():
+    cell = nbformat.v4.new_code_cell(metadata={"mystnb": {"figure": {"name": "x"}}})
+    with pytest.raises(LangmergeError, match="cell 1 declares a figure"):
+        execution.require_figures(nbformat.v4.new_notebook(cells=[cell]), "trial")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (np.float64(0.5), float), (np.float32(0.5), float), (np.int64(3), int),
+        (np.bool_(True), bool), (True, bool), (2, int), ("a", str), (None, type(None)),
+    ],
+)  # fmt: skip
+def test_glued_values_are_plain(value, kind):
+    assert type(notebook.plain(value)) is kind
+    assert notebook.plain(value) == value
+
+
+def test_glue_does_nothing_without_the_books_packages(monkeypatch):
+    monkeypatch.setitem(sys.modules, "myst_nb", None)
+    notebook.glue("name", 1.0)
+
+
+@pytest.mark.parametrize("missing", ["name", "caption", "alt"])
+def test_an_unfinished_figure_is_refused(missing):
+    words = {"name": "a", "caption": "b", "alt": "c"} | {missing: ""}
+    with pytest.raises(ValueError, match="needs a name"):
+        notebook.figure(None, **words)
+
+
+TOC = {
+    "root": "book/index",
+    "parts": [
+        {"caption": "Before", "chapters": [{"file": "book/how_to_run"}]},
+        {
+            "caption": "The findings in Tamil",
+            "chapters": [
+                {"file": "book/_executed/tam_Taml/01_a"},
+                {"file": "book/_executed/tam_Taml/02_b.ipynb"},
+            ],
+        },
+        {"caption": "After", "chapters": [{"file": "book/references"}]},
+    ],
+}
+
+
+def test_contents_grow_by_a_part_a_language():
+    assert book.toc_notebooks(TOC) == [("tam_Taml", "01_a"), ("tam_Taml", "02_b")]
+    grown = book.extend_toc(TOC, ["tam_Taml", "ben_Beng", "tel_Telu"])
+    captions = [part["caption"] for part in grown["parts"]]
+    assert captions[1:4] == [f"The findings in {x}" for x in ("Tamil", "Bengali", "Telugu")]
+    assert book.toc_languages(grown) == ["tam_Taml", "ben_Beng", "tel_Telu"]
+    assert len(book.toc_notebooks(grown)) == 6
+    assert book.toc_languages(TOC) == ["tam_Taml"], "the shipped contents stay as they are"
+
+
+def test_shipped_contents_list_notebooks_that_exist():
+    root = book.require_checkout()
+    toc = book.read_toc(root / "_toc.yml")
+    sources = {path.stem for path in (root / "notebooks").glob("*.ipynb")}
+    assert {stem for _, stem in book.toc_notebooks(toc)} == sources
+    pages = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    for page in (page for page in pages if not page.startswith(book.EXECUTED)):
+        assert (root / f"{page}.md").is_file(), page
+
+
+def test_samples_are_said_in_every_language():
+    lines = book.samples().splitlines()
+    assert "a cow is a kind of animal." in lines[2]
+    assert any("பசு" in line for line in lines)
+    assert {line.count("|") for line in lines} == {6}
+
+
+PLANTED = [
+    '<script src="https://cdn.example/x.js"></script>',
+    '<script async src="//cdn.example/x.js"></script>',
+    '<link rel="stylesheet" href="https://cdn.example/x.css">',
+    '<link href="http://cdn.example/x.woff2" rel="preload" as="font">',
+    '<img src="https://cdn.example/x.png">',
+    '<img srcset="small.png 1x, https://cdn.example/x.png 2x">',
+    '<iframe src="https://cdn.example/"></iframe>',
+    '<style>@import "https://cdn.example/x.css";</style>',
+    "<p style=\"background: url('https://cdn.example/x.png')\">",
+]
+HARMLESS = [
+    '<a href="https://arxiv.org/abs/2407.03994">the paper</a>',
+    '<link rel="canonical" href="https://book.example/">',
+    '<script src="_static/mathjax/tex-chtml.js"></script>',
+    '<img src="../_images/x.png">',
+    '<img src="data:image/png;base64,AAAA//8=">',
+    "<style>a { background: url(data:image/svg+xml;base64,AA//) }</style>",
+    "<script>const address = 'https://unpkg.example/thebe';</script>",
+]
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_an_external_reference_is_found(tmp_path, planted):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "page.html").write_text(f"<html><body>{planted}</body></html>")
+    (found,) = offline.external_references(tmp_path)
+    assert found.startswith(os.path.join("sub", "page.html"))
+    assert "cdn.example" in found
+
+
+@pytest.mark.parametrize("harmless", HARMLESS)
+def test_a_link_to_click_and_a_file_of_the_site_are_no_external_reference(harmless):
+    assert offline.in_html(f"<html><body>{harmless}</body></html>") == []
+
+
+def test_style_sheets_are_read_too(tmp_path):
+    sheet = "/* url(https://a.example) */ @font-face { src: url(//b.example/f.woff2) } "
+    (tmp_path / "x.css").write_text(sheet + "p { background: url(local.png) }")
+    assert offline.external_references(tmp_path) == ["x.css: //b.example/f.woff2"]
+
+
+def test_complaints_are_the_warnings_and_else_the_end():
+    log = "reading\n\x1b[31mpage.md:3: WARNING: unknown label\x1b[0m\ndone"
+    assert book.complaints(log) == "page.md:3: WARNING: unknown label"
+    assert book.complaints("a\n\nb") == "a\nb"
+
+
+def test_provenance_says_where_a_number_is_from():
+    known = provenance.provenance()
+    assert known["torch"]
+    assert known["threads"] >= 1
+    assert (known["commit"] is None) == (known["dirty"] is None)
+    assert provenance.version_of("no-such-package") is None

@@ -1,0 +1,50 @@
+"""The notebooks' sources: paired, parameterized, with figures that can be cited and heard."""
+
+import ast
+import re
+
+import pytest
+
+from langmerge import execution, paths
+from langmerge.notebook import LANGUAGE_TOKEN
+
+SOURCES = sorted(paths.notebooks().glob("*.py"))
+IDS = [source.stem for source in SOURCES]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+def test_py_and_ipynb_say_the_same(source):
+    assert execution.paired(source), f"run `langmerge pair`: {source.stem}.ipynb differs"
+
+
+def test_no_ipynb_stands_alone():
+    assert {path.stem for path in paths.notebooks().glob("*.ipynb")} == set(IDS)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+def test_the_books_parameters_are_the_notebooks(source):
+    execution.check_parameters(source.with_suffix(".ipynb"), ["language", "profile", "seeds"])
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+def test_labels_differ_between_languages(source):
+    text = source.read_text()
+    labels = re.findall(r"^# \(([^)\s]+)\)=$", text, re.MULTILINE)
+    labels += re.findall(r"\{(?:num)?ref\}`(?:[^`<]*<)?([^`>]+)>?`", text)
+    for label in labels:
+        assert LANGUAGE_TOKEN in label, label
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+def test_figures_have_a_label_for_their_language(source):
+    calls = [
+        node
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, ast.Call)
+        and (getattr(node.func, "id", None) or getattr(node.func, "attr", "")) == "figure"
+    ]
+    calls = [call for call in calls if any(word.arg == "caption" for word in call.keywords)]
+    for call in calls:
+        given = {word.arg: word.value for word in call.keywords}
+        assert LANGUAGE_TOKEN in ast.unparse(given["name"])
+        assert given.keys() >= {"name", "caption", "alt"}
