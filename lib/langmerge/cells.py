@@ -109,7 +109,7 @@ def diagnose_cell(root: Path, cell: Cell) -> Path:
 
     def compute(folder: Path) -> None:
         frame = merging.diagnose(
-            base.weights, cell.ct.weights(), cell.sft.weights(), method=cell.merge, **cell.params
+            base.weights, cell.ct.weights(), cell.sft.weights(), **cell.params
         )
         (folder / "diagnostics.json").write_text(frame.to_json(orient="records"))
 
