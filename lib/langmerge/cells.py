@@ -20,12 +20,28 @@ import torch
 from langmerge import base as base_module
 from langmerge import merging
 from langmerge.base import Base
+from langmerge.errors import LangmergeError
 from langmerge.evaluate import Evaluator, Suite
 from langmerge.experts import Expert, fingerprint
 from langmerge.model import StateDict
 from langmerge.store import Store
 
 Election = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def source_of(election: Election) -> str:
+    """A reader's election as text, which stands for it in the store's keys.
+
+    It is read where the function was written: a worker process has no source for it.
+    Raises LangmergeError where there is none (a function made by exec, or a builtin).
+    """
+    try:
+        return textwrap.dedent(inspect.getsource(election))
+    except (OSError, TypeError):
+        raise LangmergeError(
+            f"the election {election!r} has no source to be known by: write it as a `def` in a "
+            "cell or a file"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,7 @@ class Cell:
     ct: Expert | None = None
     sft: Expert | None = None
     election: Election | None = None
+    election_source: str = ""
 
     def identity(self) -> dict[str, object]:
         """What the weights depend on, for the store's key."""
@@ -54,7 +71,7 @@ class Cell:
         if self.ct is not None:
             identity["ct"] = self.ct.sha256
         if self.election is not None:
-            identity["election"] = textwrap.dedent(inspect.getsource(self.election))
+            identity["election"] = self.election_source
         return identity
 
     def weights(self, base: Base) -> StateDict:

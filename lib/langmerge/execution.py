@@ -28,6 +28,7 @@ from langmerge.errors import LangmergeError, nearest
 from langmerge.notebook import FIGURE_KEY, LANGUAGE_TOKEN
 from langmerge.provenance import version_of
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 # A new version of these may draw or count differently; everything else is in the sources.
 _VERSIONED = ("torch", "transformers", "lm_eval", "numpy", "pandas", "matplotlib", "seaborn")
 
@@ -231,6 +232,7 @@ def _declares_figure(cell: Any) -> bool:
 def clean(notebook: Any, stem: str) -> Any:
     """Strip what differs between equal runs, hide injected parameters, label the figures."""
     notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("widgets", None)
     for number, cell in enumerate(notebook.cells, start=1):
         cell["id"] = f"{stem}-{number:02d}"[-64:]
         for key in ("papermill", "execution"):
@@ -238,8 +240,19 @@ def clean(notebook: Any, stem: str) -> Any:
         tags = list(cell.metadata.get("tags", []))
         if "injected-parameters" in tags and "hide-input" not in tags:
             cell.metadata["tags"] = [*tags, "hide-input"]
+        _drop_progress(cell)
         _label_figure(cell)
     return notebook
+
+
+def _drop_progress(cell: Any) -> None:
+    """Progress bars are for who waits: in a page their widgets would load scripts from a CDN."""
+    if "outputs" in cell:
+        cell["outputs"] = [
+            output
+            for output in cell["outputs"]
+            if WIDGET not in output.get("data", {}) and output.get("name") != "stderr"
+        ]
 
 
 def _label_figure(cell: Any) -> None:

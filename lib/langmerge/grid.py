@@ -11,7 +11,7 @@ from pathlib import Path
 
 from langmerge import base as base_module
 from langmerge import jobs
-from langmerge.cells import Cell, Election
+from langmerge.cells import Cell, Election, source_of
 from langmerge.experts import Expert, continual_pretrain, finetune
 from langmerge.profiles import Finetuning, Profile
 from langmerge.store import Store
@@ -188,4 +188,13 @@ def _custom(plan: Profile, ct: Cell, sft: Cell, elections: dict[str, Election]) 
     """A reader's own elections at the settings of mean-TIES."""
     setting, params = best(plan, "ties_mean")
     for name, election in elections.items():
-        yield _merge(ct, sft, f"custom:{name}", setting, "ties", params=params, election=election)
+        yield _merge(
+            ct,
+            sft,
+            f"custom:{name}",
+            setting,
+            "ties",
+            params=params,
+            election=election,
+            election_source=source_of(election),
+        )

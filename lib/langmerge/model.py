@@ -7,6 +7,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+# A bar for reading five megabytes is noise, and widgets in every notebook.
+logging.disable_progress_bar()
 
 StateDict = dict[str, torch.Tensor]
 
