@@ -83,9 +83,7 @@ results = study.run(language=language, profile=profile, seeds=seeds, budgets=bud
 
 # %%
 english = results.english.query("metric == 'accuracy'").copy()
-bounds = [
-    statistics.wilson(round(row.value * row.n), row.n) for row in english.itertuples()
-]
+bounds = [statistics.wilson(round(row.value * row.n), row.n) for row in english.itertuples()]
 english["low"], english["high"] = zip(*bounds, strict=True)
 english["is a task"] = english["low"] >= 0.8
 english[["task", "seed", "value", "low", "high", "n", "chance", "is a task"]].style.hide().set_uuid(
@@ -162,16 +160,23 @@ figure(
 # `items` is the number of answers behind a row.
 
 # %%
-METHODS = ["base", "sft", "ct", "ct_then_sft", "average", "task_arithmetic", "ties_mean", "ties_sum"]
+METHODS = [
+    "base",
+    "sft",
+    "ct",
+    "ct_then_sft",
+    "average",
+    "task_arithmetic",
+    "ties_mean",
+    "ties_sum",
+]
 SETTINGS = ["tuned", "default", "fixed"]
 
 
 def table_of(methods):
     """Accuracy with its interval and bits per byte of some methods, at every budget."""
     accuracy = statistics.summarize(results, method=methods, setting=SETTINGS)
-    bits = statistics.summarize(
-        results, metric="bits_per_byte", method=methods, setting=SETTINGS
-    )
+    bits = statistics.summarize(results, metric="bits_per_byte", method=methods, setting=SETTINGS)
     keys = ["method", "setting", "ct_tokens"]
     table = accuracy.merge(bits[[*keys, "value"]], on=keys, suffixes=("", "_bits"))
     table["method"] = table["method"].map(plotting.label)

@@ -124,7 +124,15 @@ losses = statistics.whole_model(
     results.diagnostics.query("method == 'ties_mean' and setting == 'tuned'")
 )
 losses[
-    ["seed", "ct_tokens", "kept_sft", "trimmed_sft", "outvoted_sft", "discarded_sft_share", "norm_ratio"]
+    [
+        "seed",
+        "ct_tokens",
+        "kept_sft",
+        "trimmed_sft",
+        "outvoted_sft",
+        "discarded_sft_share",
+        "norm_ratio",
+    ]
 ].style.hide().set_uuid("losses").format(precision=3)
 
 # %% [markdown]

@@ -115,7 +115,9 @@ results = study.run(
 
 # %%
 losses = statistics.whole_model(
-    results.diagnostics.query("setting in ['sweep', 'tuned'] and method in ['ties_mean', 'ties_sv']")
+    results.diagnostics.query(
+        "setting in ['sweep', 'tuned'] and method in ['ties_mean', 'ties_sv']"
+    )
 )
 sweep = losses.query("method == 'ties_mean' or setting == 'sweep'").fillna({"slack": 0.0})
 discarded = sweep.pivot_table(index="slack", columns="ct_tokens", values="discarded_sft_share")
