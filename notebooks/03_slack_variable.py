@@ -44,7 +44,7 @@ seeds = None  # run seeds, e.g. [0, 1, 2]; None takes the profile's
 budgets = None  # CT tokens, e.g. [16384, 65536]; None takes the profile's
 slack = 1.0  # the slack of the worked example below
 
-# %%
+# %% tags=["hide-input"]
 target = languages.load(language)
 plotting.use_style()
 pd.set_option("display.precision", 3)
@@ -129,7 +129,7 @@ discarded.style.set_uuid("discarded").format("{:.1%}").format_index("{:g}", axis
 #
 # ## What slack does to the model
 
-# %%
+# %% tags=["hide-input"]
 fig = plotting.slack_curve(results)
 figure(
     fig,
@@ -142,7 +142,7 @@ figure(
 # %% [markdown]
 # ## Your own election beside it
 
-# %%
+# %% tags=["hide-input"]
 fig = plotting.accuracy_against_tokens(
     results, methods=["sft", "ct_then_sft", "ties_mean", "ties_sv", "custom:mine"]
 )
@@ -154,7 +154,7 @@ figure(
     alt=plotting.alt(fig),
 )
 
-# %%
+# %% tags=["hide-input"]
 METHODS = ["ties_mean", "ties_sv", "task_arithmetic", "chat_vector", "custom:mine"]
 SETTINGS = ["tuned", "default", "without slack", "fixed"]
 keys = ["method", "setting", "ct_tokens"]
@@ -176,7 +176,7 @@ numbers.sort_values(["ct_tokens", "method", "setting"]).style.hide().set_uuid("n
 #
 # ## The verdict
 
-# %%
+# %% tags=["hide-input"]
 verdicts = claims.judge(results, finding=3)
 for name, text in claims.numbers(verdicts).items():
     glue(name, text)
@@ -198,5 +198,5 @@ Markdown(
 # 2. Write an election that decides by a coin. How far does it fall behind?
 # 3. At which CT budget does slack change most, and what was discarded there?
 
-# %%
+# %% tags=["hide-input"]
 footer(results)
