@@ -59,18 +59,15 @@ def run(
         int | None, typer.Option(min=1, help="Processes. [default: one per core]")
     ] = None,
 ) -> None:
-    """Run the study: compute what the store lacks, and print the scores."""
+    """Run the study: compute what the store lacks, and print the scores.
+
+    Without a language, those of the profile are run.
+    """
     chosen = parse_seeds(seeds)
     from langmerge import study
 
-    codes = language or ["tam_Taml"]
     _print_scores(
-        study.run(
-            language=codes[0] if len(codes) == 1 else codes,
-            profile=profile,
-            seeds=chosen,
-            processes=processes,
-        )
+        study.run(language=language, profile=profile, seeds=chosen, processes=processes)
     )
 
 
