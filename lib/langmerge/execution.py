@@ -116,9 +116,10 @@ def execute(
     for job in waiting:
         check_parameters(job.source, job.parameters)
     processes = min(processes or os.cpu_count() or 1, max(len(waiting), 1))
-    parallel = Parallel(n_jobs=processes, return_as="generator_unordered")
-    for job, seconds in parallel(delayed(_execute_one)(job) for job in waiting):
-        report(job, seconds)
+    # As a context it ends its workers, and with them their kernels, where one has failed.
+    with Parallel(n_jobs=processes, return_as="generator_unordered") as parallel:
+        for job, seconds in parallel(delayed(_execute_one)(job) for job in waiting):
+            report(job, seconds)
 
 
 def _execute_one(job: Job) -> tuple[Job, float]:
