@@ -29,8 +29,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from langmerge import claims, languages, merging, plotting, statistics, study
-from langmerge import base as lab_base
+from langmerge import claims, languages, plotting, statistics, study
 from langmerge.notebook import figure, glue
 from langmerge.provenance import footer
 
