@@ -90,9 +90,15 @@ def book(
 @app.command(epilog=_examples("tune", "tune --profile lab"))
 def tune(profile: Profile = "lab") -> None:
     """Choose all methods' settings anew, on the development languages alone."""
-    from langmerge import tuning
+    from langmerge import paths, tuning
 
-    tuning.tune(profile=profile)
+    chosen = tuning.tune(profile=profile)
+    rows = (
+        (method, ", ".join(f"{name} {value}" for name, value in settings.items()))
+        for method, settings in chosen.items()
+    )
+    _print_table(("method", "settings"), rows)
+    typer.echo(f"The settings are in {paths.find('profiles', profile)}, the trials beside it.")
 
 
 @app.command(epilog=_examples("base"))
