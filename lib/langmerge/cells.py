@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,16 +32,34 @@ Election = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 def source_of(election: Election) -> str:
     """A reader's election as text, which stands for it in the store's keys.
 
-    It is read where the function was written: a worker process has no source for it.
+    The text is its source, the values of the variables that it takes from around it (a knob
+    in a parameter cell) and the sources of helpers beside it. It is read where the function
+    was written: a worker process has no source for it.
     Raises LangmergeError where there is none (a function made by exec, or a builtin).
     """
+    return "\n".join(_sources(election, seen=set()))
+
+
+def _sources(function: Callable, seen: set[Callable]) -> Iterator[str]:
+    seen.add(function)
     try:
-        return textwrap.dedent(inspect.getsource(election))
+        yield textwrap.dedent(inspect.getsource(function))
+        outside = inspect.getclosurevars(function)
     except (OSError, TypeError):
         raise LangmergeError(
-            f"the election {election!r} has no source to be known by: write it as a `def` in a "
+            f"the election {function!r} has no source to be known by: write it as a `def` in a "
             "cell or a file"
         ) from None
+    for name, value in sorted({**outside.globals, **outside.nonlocals}.items()):
+        if isinstance(value, bool | int | float | str | tuple | list | dict):
+            yield f"{name} = {value!r}"
+        elif _is_helper(value, function) and value not in seen:
+            yield from _sources(value, seen)
+
+
+def _is_helper(value: object, function: Callable) -> bool:
+    """Whether a value is a function written beside this one."""
+    return inspect.isfunction(value) and value.__module__ == function.__module__
 
 
 @dataclass(frozen=True)
@@ -98,7 +116,8 @@ def evaluation_spec(cell: Cell, asked: Suite, base: Base) -> dict[str, object]:
 
 
 @cache
-def _evaluator(asked: Suite) -> Evaluator:
+def _evaluator(asked: Suite, base_hash: str) -> Evaluator:
+    # Known by the base too: another base in the same process has another tokenizer.
     base = base_module.load()
     return Evaluator(base.architecture, base.tokenizer, asked)
 
@@ -108,8 +127,9 @@ def evaluate_cell(root: Path, cell: Cell, asked: Suite) -> Path:
     base = base_module.load()
 
     def compute(folder: Path) -> None:
-        found = _evaluator(asked)(cell.weights(base))
-        (folder / "scores.json").write_text(found.scores.to_json(orient="records"))
+        found = _evaluator(asked, base.hash)(cell.weights(base))
+        text = found.scores.to_json(orient="records", double_precision=15)
+        (folder / "scores.json").write_text(text)
         found.items.to_parquet(folder / "items.parquet")
 
     return Store(root).get("evaluation", evaluation_spec(cell, asked, base), compute)
@@ -126,7 +146,8 @@ def diagnose_cell(root: Path, cell: Cell) -> Path:
 
     def compute(folder: Path) -> None:
         frame = merging.diagnose(base.weights, cell.ct.weights(), cell.sft.weights(), **cell.params)
-        (folder / "diagnostics.json").write_text(frame.to_json(orient="records"))
+        text = frame.to_json(orient="records", double_precision=15)
+        (folder / "diagnostics.json").write_text(text)
 
     return Store(root).get("diagnostics", diagnostics_spec(cell, base), compute)
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from langmerge import base as base_module
 from langmerge import jobs
 from langmerge.cells import Cell, Election, source_of
+from langmerge.errors import LangmergeError
 from langmerge.experts import Expert, continual_pretrain, finetune
-from langmerge.profiles import Finetuning, Profile
+from langmerge.profiles import Finetuning, Profile, Settings
 from langmerge.store import Store
 
 #: The study's names for merging methods: the function that computes each and what it fixes.
@@ -37,6 +40,9 @@ def cells(
     quiet: bool = False,
 ) -> list[Cell]:
     """All models of a study, the experts among them trained where the store lacks them."""
+    sources = {name: source_of(election) for name, election in (elections or {}).items()}
+    for method in ("ties_mean", "ties_sv"):
+        best(plan, method)  # complains before anything is trained
     found = experts(plan, processes, quiet)
     sft = {(cell.language, cell.seed): cell for cell in found if cell.method == "sft"}
     merges: list[Cell] = []
@@ -48,7 +54,7 @@ def cells(
             merges += _merges(plan, *pair)
             merges += _slack_cells(plan, *pair)
             merges += _controls(plan, *pair)
-            merges += _custom(plan, *pair, elections or {})
+            merges += _custom(plan, *pair, elections or {}, sources)
     return found + merges
 
 
@@ -89,12 +95,22 @@ def experts(plan: Profile, processes: int | None = None, quiet: bool = False) ->
 def continued(plan: Profile, language: str, tokens: int) -> list[Continued]:
     """What is fine-tuned from the CT expert of a budget; the ceiling from the largest alone."""
     found: list[Continued] = [
-        ("ct_then_sft", setting, "eng_Latn", plan.finetuning.model_copy(update=dict(values)))
+        ("ct_then_sft", setting, "eng_Latn", _finetuning(plan, setting, values))
         for setting, values in plan.settings("ct_then_sft").items()
     ]
     if tokens == max(plan.budgets):
         found.append(("target_sft", "fixed", language, plan.finetuning))
     return found
+
+
+def _finetuning(plan: Profile, setting: str, values: Settings) -> Finetuning:
+    """The profile's fine-tuning with some of its values replaced."""
+    try:
+        return Finetuning.model_validate(plan.finetuning.model_dump() | values)
+    except ValidationError as error:
+        where = f"profile {plan.name}: {setting}.ct_then_sft"
+        wrong = [f"{where}.{problem['loc'][0]}: {problem['msg']}" for problem in error.errors()]
+        raise LangmergeError("; ".join(wrong)) from None
 
 
 def train_sft(plan: Profile, root: Path, seed: int, only_find: bool = False) -> Expert | None:
@@ -151,6 +167,10 @@ def _merge(ct: Cell, sft: Cell, method: str, setting: str, merge: str, **more: o
 def best(plan: Profile, method: str) -> tuple[str, dict[str, object]]:
     """A merge's setting to build on (its name and parameters): the tuned one where there is one."""
     settings = plan.settings(method)
+    if not settings:
+        raise LangmergeError(
+            f"profile {plan.name} has no settings of {method}: give them under `default:`"
+        )
     name = "tuned" if "tuned" in settings else "default"
     return name, MERGES[method][1] | settings[name]
 
@@ -184,7 +204,13 @@ def _half_sft(sft: Cell) -> Cell:
     return Cell(sft.language, sft.seed, 0, "half_sft", "fixed", merge="half_sft", sft=sft.expert)
 
 
-def _custom(plan: Profile, ct: Cell, sft: Cell, elections: dict[str, Election]) -> Iterable[Cell]:
+def _custom(
+    plan: Profile,
+    ct: Cell,
+    sft: Cell,
+    elections: dict[str, Election],
+    sources: dict[str, str],
+) -> Iterable[Cell]:
     """A reader's own elections at the settings of mean-TIES."""
     setting, params = best(plan, "ties_mean")
     for name, election in elections.items():
@@ -196,5 +222,5 @@ def _custom(plan: Profile, ct: Cell, sft: Cell, elections: dict[str, Election]) 
             "ties",
             params=params,
             election=election,
-            election_source=source_of(election),
+            election_source=sources[name],
         )

@@ -163,7 +163,12 @@ def _evaluate_batch(root, cells: list[Cell], asked: Suite) -> None:
 
 def _diagnose_all(cells: list[Cell], base: Base, processes: int | None, quiet: bool) -> None:
     store = Store()
-    missing = [cell for cell in cells if not store.has("diagnostics", diagnostics_spec(cell, base))]
+    by_spec: dict[str, Cell] = {}
+    for cell in cells:
+        spec = diagnostics_spec(cell, base)
+        if not store.has("diagnostics", spec):
+            by_spec[json.dumps(spec, sort_keys=True)] = cell
+    missing = list(by_spec.values())
     batches = [
         (_diagnose_batch, store.root, missing[start : start + BATCH])
         for start in range(0, len(missing), BATCH)
