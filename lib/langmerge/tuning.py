@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from langmerge import base as base_module
 from langmerge import grid, paths, profiles, study
 from langmerge.cells import Cell
-from langmerge.errors import LangmergeError
+from langmerge.errors import LangmergeError, nearest
 from langmerge.files import write_text
 from langmerge.profiles import Profile, Settings
 
@@ -69,8 +69,10 @@ def tune(
     """Choose all methods' settings, write them into the profile and return them.
 
     The table of all trials is written beside the profile (``<profile>.trials.csv``).
+    Raises LangmergeError where a development language is one that the profile reports.
     """
     what, target = search(), paths.find("profiles", profile)
+    _check_unreported(what, profiles.load(profile))
     plan = profiles.load(
         profile, languages=what.languages, seeds=what.seeds, budgets=what.budgets, tuned={}
     )
@@ -87,10 +89,25 @@ def tune(
     return chosen
 
 
+def _check_unreported(what: Search, plan: Profile) -> None:
+    shared = sorted(set(what.languages) & set(plan.languages))
+    if shared:
+        raise LangmergeError(
+            f"profile {plan.name} reports {', '.join(shared)}, on which tuning.yaml tunes: no "
+            "reported language may choose its own settings"
+        )
+
+
 def run_trials(
     plan: Profile, what: Search, processes: int | None = None, quiet: bool = False
 ) -> pd.DataFrame:
     """Mean dev accuracy of every trial: method, trial, settings and accuracy."""
+    for method in what.methods:
+        if method not in plan.default:
+            raise LangmergeError(
+                f"tuning.yaml: {method} has no default in profile {plan.name}: "
+                f"{nearest(method, plan.default)}"
+            )
     tried = {method: trials(what, method, plan.default[method]) for method in what.methods}
     cells = [
         cell
