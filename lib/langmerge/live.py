@@ -16,6 +16,7 @@ import pandas as pd
 from langmerge import base as base_module
 from langmerge import tasks
 from langmerge.cells import Cell
+from langmerge.errors import LangmergeError, nearest
 from langmerge.evaluate import Evaluator, Suite
 from langmerge.languages import load
 from langmerge.realize import Realizer
@@ -51,7 +52,11 @@ def examples(
     """The first item that the merged model answers rightly and the first it does not.
 
     Asked of the first language and seed of the results, with the experts of one CT budget.
+    setting: of the methods that have several, which ("tuned", else "default" where None).
+    Raises LangmergeError where the results have no such task, method, setting or budget.
     """
+    if task not in tasks.TASKS:
+        raise LangmergeError(f"no task {task!r}: {nearest(task, tasks.TASKS)}")
     language, seed = results.languages[0], results.seeds[0]
     models = _models(results, language, seed, ct_tokens, merged, setting)
     asked = suite(results.plan, language, seed)
@@ -71,20 +76,29 @@ def _models(
     results: Results, language: str, seed: int, ct_tokens: int, merged: str, setting: str | None
 ) -> dict[str, Cell]:
     """The cells of base, SFT, CT, CT-then-SFT and the merge, in this order."""
-    found: dict[str, Cell] = {}
-    for method, tokens in (
-        ("base", 0), ("sft", 0), ("ct", ct_tokens), ("ct_then_sft", ct_tokens), (merged, ct_tokens),
-    ):  # fmt: skip
-        cells = [
-            cell
-            for cell in results.cells
-            if (cell.language, cell.seed, cell.ct_tokens, cell.method)
-            == (language, seed, tokens, method)
-        ]
-        by_setting = {cell.setting: cell for cell in cells}
-        wanted = setting if setting in by_setting else "tuned"
-        found[method] = by_setting.get(wanted, cells[0])
-    return found
+    wanted = {"base": 0, "sft": 0, "ct": ct_tokens, "ct_then_sft": ct_tokens, merged: ct_tokens}
+    cells = [cell for cell in results.cells if (cell.language, cell.seed) == (language, seed)]
+    if merged not in (known := {cell.method for cell in cells}):
+        raise LangmergeError(f"no method {merged!r} in the results: {nearest(merged, known)}")
+    return {
+        method: _choose([cell for cell in cells if cell.method == method], method, tokens, setting)
+        for method, tokens in wanted.items()
+    }
+
+
+def _choose(cells: list[Cell], method: str, tokens: int, setting: str | None) -> Cell:
+    """The cell of a method at a budget in the setting asked for, if the method has settings."""
+    by_setting = {cell.setting: cell for cell in cells if cell.ct_tokens == tokens}
+    if not by_setting:
+        budgets = sorted({cell.ct_tokens for cell in cells})
+        raise LangmergeError(f"no {method} with {tokens} CT tokens in the results: has {budgets}")
+    for name in ("fixed", setting) if setting else ("fixed", "tuned", "default"):
+        if name in by_setting:
+            return by_setting[name]
+    raise LangmergeError(
+        f"{method} has no setting {setting or 'tuned'!r} in the results: "
+        f"{nearest(setting or 'tuned', by_setting)}"
+    )
 
 
 def _answers(evaluator: Evaluator, weights, task: str) -> pd.DataFrame:
@@ -151,18 +165,21 @@ def _softmax(scores: np.ndarray) -> np.ndarray:
 def html(item: LiveItem) -> str:
     """The item for a page: its text in the target script, its gloss, and how the merge did."""
     target = load(item.language)
+    mark = f'lang="{escape(target.code.split("_")[0])}" dir="{escape(target.direction)}"'
     answered = "answered rightly" if item.answered_rightly else "not answered rightly"
-    options = item.table.drop_duplicates("option")
     listed = ", ".join(
-        f"<b>{escape(row.option)}</b> ({escape(row.gloss)})"
-        if row.correct
-        else f"{escape(row.option)} ({escape(row.gloss)})"
-        for row in options.itertuples()
+        _option(mark, row.option, row.gloss, row.correct)
+        for row in item.table.drop_duplicates("option").itertuples()
     )
-    mark = f'lang="{target.code.split("_")[0]}" dir="{target.direction}"'
     return (
-        f"<p>Item {item.item}, {answered} by the merged model "
+        f"<p>Item {escape(item.item)}, {answered} by the merged model "
         f"(seed {item.seed}, {item.ct_tokens:,} CT tokens).</p>"
         f"<blockquote><p {mark}>{escape(item.prompt)}</p><p>{escape(item.gloss)}</p>"
         f"<p>{listed}</p></blockquote>"
     )
+
+
+def _option(mark: str, option: str, gloss: str, correct: bool) -> str:
+    """An option with its gloss, the right one in bold."""
+    said = f"<span {mark}>{escape(option)}</span>"
+    return f"{f'<b>{said}</b>' if correct else said} ({escape(gloss)})"
