@@ -41,7 +41,7 @@ profile = "lab"  # how large the study is: data/profiles/<profile>.yaml
 seeds = None  # run seeds, e.g. [0, 1, 2]; None takes the profile's
 budgets = None  # CT tokens, e.g. [16384, 65536]; None takes the profile's
 
-# %%
+# %% tags=["hide-input"]
 target = languages.load(language)
 plotting.use_style()
 pd.set_option("display.precision", 3)
@@ -81,11 +81,9 @@ results = study.run(language=language, profile=profile, seeds=seeds, budgets=bud
 # A task counts only where the SFT model has learnt it in English: the lower end of its Wilson
 # interval has to reach .80.
 
-# %%
+# %% tags=["hide-input"]
 english = results.english.query("metric == 'accuracy'").copy()
-bounds = [
-    statistics.wilson(round(row.value * row.n), row.n) for row in english.itertuples()
-]
+bounds = [statistics.wilson(round(row.value * row.n), row.n) for row in english.itertuples()]
 english["low"], english["high"] = zip(*bounds, strict=True)
 english["is a task"] = english["low"] >= 0.8
 english[["task", "seed", "value", "low", "high", "n", "chance", "is a task"]].style.hide().set_uuid(
@@ -104,7 +102,7 @@ shown = live.examples(results, ct_tokens=min(results.budgets))
 for item in shown:
     display(HTML(live.html(item)))
 
-# %%
+# %% tags=["hide-input"]
 fig = plotting.option_probabilities(shown[0].table)
 figure(
     fig,
@@ -120,7 +118,7 @@ figure(
 # The mean over the tasks, all weighing the same. Dots are seeds; the bar is the 95 % interval
 # of the mean, clustered by the concept that an item is about.
 
-# %%
+# %% tags=["hide-input"]
 fig = plotting.accuracy_against_tokens(results)
 figure(
     fig,
@@ -130,7 +128,7 @@ figure(
     alt=plotting.alt(fig),
 )
 
-# %%
+# %% tags=["hide-input"]
 fig = plotting.per_task(results)
 figure(
     fig,
@@ -145,7 +143,7 @@ figure(
 # A model that solves tasks but no longer speaks the language is no gain. The better corner of
 # the next figure is the upper left: high accuracy, few bits per byte.
 
-# %%
+# %% tags=["hide-input"]
 fig = plotting.balance(results, ct_tokens=sorted(results.budgets)[len(results.budgets) // 2 - 1])
 figure(
     fig,
@@ -161,17 +159,24 @@ figure(
 # Tuned settings, with the untuned defaults beside them. Accuracy with its 95 % interval;
 # `items` is the number of answers behind a row.
 
-# %%
-METHODS = ["base", "sft", "ct", "ct_then_sft", "average", "task_arithmetic", "ties_mean", "ties_sum"]
+# %% tags=["hide-input"]
+METHODS = [
+    "base",
+    "sft",
+    "ct",
+    "ct_then_sft",
+    "average",
+    "task_arithmetic",
+    "ties_mean",
+    "ties_sum",
+]
 SETTINGS = ["tuned", "default", "fixed"]
 
 
 def table_of(methods):
     """Accuracy with its interval and bits per byte of some methods, at every budget."""
     accuracy = statistics.summarize(results, method=methods, setting=SETTINGS)
-    bits = statistics.summarize(
-        results, metric="bits_per_byte", method=methods, setting=SETTINGS
-    )
+    bits = statistics.summarize(results, metric="bits_per_byte", method=methods, setting=SETTINGS)
     keys = ["method", "setting", "ct_tokens"]
     table = accuracy.merge(bits[[*keys, "value"]], on=keys, suffixes=("", "_bits"))
     table["method"] = table["method"].map(plotting.label)
@@ -191,7 +196,7 @@ table_of(METHODS).style.hide().set_uuid("numbers").format(precision=3)
 # vector shuffled within each tensor; the CT vector scaled to the length of the SFT vector;
 # the plain sum of both vectors (Chat Vector); and, as a ceiling, SFT in the language itself.
 
-# %%
+# %% tags=["hide-input"]
 table_of(
     ["half_sft", "shuffled_ct", "norm_matched_ct", "chat_vector", "target_sft"]
 ).style.hide().set_uuid("controls").format(precision=3)
@@ -199,7 +204,7 @@ table_of(
 # %% [markdown]
 # ## The verdict
 
-# %%
+# %% tags=["hide-input"]
 verdicts = claims.judge(results, finding=1)
 for name, text in claims.numbers(verdicts).items():
     glue(name, text)
@@ -219,5 +224,5 @@ Markdown("\n".join(f"- {verdict.sentence()}" for verdict in verdicts))
 # 3. The control *half of SFT* uses no text in the language at all. How much of the gain of a
 #    weighted average at the smallest budget does it explain?
 
-# %%
+# %% tags=["hide-input"]
 footer(results)

@@ -25,8 +25,8 @@
 import pandas as pd
 from IPython.display import Markdown
 
-from langmerge import claims, languages, merging, plotting, statistics, study
 from langmerge import base as lab_base
+from langmerge import claims, languages, merging, plotting, statistics, study
 from langmerge.notebook import figure, glue
 from langmerge.provenance import footer
 
@@ -40,7 +40,7 @@ seeds = None  # run seeds, e.g. [0, 1, 2]; None takes the profile's
 budgets = None  # CT tokens, e.g. [16384, 65536]; None takes the profile's
 density = 0.7  # share of each task vector that the example below keeps
 
-# %%
+# %% tags=["hide-input"]
 target = languages.load(language)
 plotting.use_style()
 pd.set_option("display.precision", 3)
@@ -55,7 +55,7 @@ largest = max(results.budgets)
 #
 # Finding 2 is about the merge, so the CT model, whose text it grows with, stands beside it.
 
-# %%
+# %% tags=["hide-input"]
 fig = plotting.accuracy_against_tokens(
     results, methods=["base", "sft", "ct", "average", "task_arithmetic", "ties_mean", "ties_sum"]
 )
@@ -97,7 +97,7 @@ example[example["layer"] == 0][COLUMNS].style.hide().set_uuid("example").format(
 #
 # ## The update grows
 
-# %%
+# %% tags=["hide-input"]
 fig = plotting.norms(results)
 figure(
     fig,
@@ -109,7 +109,7 @@ figure(
 # %% [markdown]
 # ## And more of SFT is discarded
 
-# %%
+# %% tags=["hide-input"]
 fig = plotting.discarded_by_layer(results)
 figure(
     fig,
@@ -119,12 +119,20 @@ figure(
     alt=plotting.alt(fig),
 )
 
-# %%
+# %% tags=["hide-input"]
 losses = statistics.whole_model(
     results.diagnostics.query("method == 'ties_mean' and setting == 'tuned'")
 )
 losses[
-    ["seed", "ct_tokens", "kept_sft", "trimmed_sft", "outvoted_sft", "discarded_sft_share", "norm_ratio"]
+    [
+        "seed",
+        "ct_tokens",
+        "kept_sft",
+        "trimmed_sft",
+        "outvoted_sft",
+        "discarded_sft_share",
+        "norm_ratio",
+    ]
 ].style.hide().set_uuid("losses").format(precision=3)
 
 # %% [markdown]
@@ -138,7 +146,7 @@ losses[
 # - *Forgetting.* CT on text in the language can also wear down what the base knew of tasks and
 #   of how the languages correspond. The CT-then-SFT model, which no election touches, shows it.
 
-# %%
+# %% tags=["hide-input"]
 fig = plotting.accuracy_against_tokens(
     results, methods=["sft", "ct_then_sft", "ties_mean", "norm_matched_ct", "shuffled_ct"]
 )
@@ -153,7 +161,7 @@ figure(
 # %% [markdown]
 # ## The verdict
 
-# %%
+# %% tags=["hide-input"]
 verdicts = claims.judge(results, finding=2)
 for name, text in claims.numbers(verdicts).items():
     glue(name, text)
@@ -172,5 +180,5 @@ Markdown("\n".join(f"- {verdict.sentence()}" for verdict in verdicts))
 # 2. In which layers does the election discard most? Is that where CT changes most?
 # 3. Add a budget that is four times the largest. Does the discarded share still grow?
 
-# %%
+# %% tags=["hide-input"]
 footer(results)

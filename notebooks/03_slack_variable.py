@@ -29,8 +29,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from langmerge import claims, languages, merging, plotting, statistics, study
-from langmerge import base as lab_base
+from langmerge import claims, languages, plotting, statistics, study
 from langmerge.notebook import figure, glue
 from langmerge.provenance import footer
 
@@ -44,7 +43,7 @@ seeds = None  # run seeds, e.g. [0, 1, 2]; None takes the profile's
 budgets = None  # CT tokens, e.g. [16384, 65536]; None takes the profile's
 slack = 1.0  # the slack of the worked example below
 
-# %%
+# %% tags=["hide-input"]
 target = languages.load(language)
 plotting.use_style()
 pd.set_option("display.precision", 3)
@@ -115,7 +114,9 @@ results = study.run(
 
 # %%
 losses = statistics.whole_model(
-    results.diagnostics.query("setting in ['sweep', 'tuned'] and method in ['ties_mean', 'ties_sv']")
+    results.diagnostics.query(
+        "setting in ['sweep', 'tuned'] and method in ['ties_mean', 'ties_sv']"
+    )
 )
 sweep = losses.query("method == 'ties_mean' or setting == 'sweep'").fillna({"slack": 0.0})
 discarded = sweep.pivot_table(index="slack", columns="ct_tokens", values="discarded_sft_share")
@@ -127,7 +128,7 @@ discarded.style.set_uuid("discarded").format("{:.1%}").format_index("{:g}", axis
 #
 # ## What slack does to the model
 
-# %%
+# %% tags=["hide-input"]
 fig = plotting.slack_curve(results)
 figure(
     fig,
@@ -140,7 +141,7 @@ figure(
 # %% [markdown]
 # ## Your own election beside it
 
-# %%
+# %% tags=["hide-input"]
 fig = plotting.accuracy_against_tokens(
     results, methods=["sft", "ct_then_sft", "ties_mean", "ties_sv", "custom:mine"]
 )
@@ -152,7 +153,7 @@ figure(
     alt=plotting.alt(fig),
 )
 
-# %%
+# %% tags=["hide-input"]
 METHODS = ["ties_mean", "ties_sv", "task_arithmetic", "chat_vector", "custom:mine"]
 SETTINGS = ["tuned", "default", "without slack", "fixed"]
 keys = ["method", "setting", "ct_tokens"]
@@ -174,7 +175,7 @@ numbers.sort_values(["ct_tokens", "method", "setting"]).style.hide().set_uuid("n
 #
 # ## The verdict
 
-# %%
+# %% tags=["hide-input"]
 verdicts = claims.judge(results, finding=3)
 for name, text in claims.numbers(verdicts).items():
     glue(name, text)
@@ -196,5 +197,5 @@ Markdown(
 # 2. Write an election that decides by a coin. How far does it fall behind?
 # 3. At which CT budget does slack change most, and what was discarded there?
 
-# %%
+# %% tags=["hide-input"]
 footer(results)

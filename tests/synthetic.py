@@ -87,9 +87,7 @@ def results(
                 where = {"language": language, "seed": run} | _identity(model, language, run)
                 answers.append(answered.assign(**where))
                 rows += _task_rows(answered, where)
-                rows.append(
-                    _text_row(bits[like], model, where, noise + rng.normal(0, 0.002))
-                )
+                rows.append(_text_row(bits[like], model, where, noise + rng.normal(0, 0.002)))
             diagnostics += _diagnostics(language, run, budgets, share, share_with_slack, rng)
     return SimpleNamespace(
         rows=pd.DataFrame(rows),

@@ -15,7 +15,7 @@ from langmerge.errors import LangmergeError
 from langmerge.execution import Job
 from langmerge.notebook import LANGUAGE_TOKEN
 
-SOURCE = f'''\
+SOURCE = f"""\
 # %% [markdown]
 # ({LANGUAGE_TOKEN}-top)=
 # # A trial
@@ -34,7 +34,7 @@ print(sys.executable, os.getcwd(), language, profile)
 # %%
 fig, ax = plt.subplots(figsize=(1, 1))
 figure(fig, name="fig-{LANGUAGE_TOKEN}", caption=f"In {{language}}", alt="An empty frame")
-'''
+"""
 
 
 @pytest.fixture

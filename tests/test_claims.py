@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import synthetic
 import yaml
 
-import synthetic
 from langmerge import claims, paths, statistics
 from langmerge.errors import LangmergeError
 from langmerge.statistics import Effect

@@ -1,5 +1,6 @@
 """The dependency files agree, and the wheel carries what a run without a clone needs."""
 
+import json
 import os
 import re
 import shutil
@@ -124,3 +125,35 @@ def test_wheel_runs_from_an_empty_folder(wheel, tmp_path):
     assert done.returncode == 2
     assert "clone" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_study_and_plain_papermill_run_from_the_wheel_and_an_empty_folder(wheel, tmp_path):
+    site, empty = tmp_path / "site", tmp_path / "empty"
+    zipfile.ZipFile(wheel).extractall(site)
+    empty.mkdir()
+    # A small study of one seed; the kernel takes the library's path from the environment too.
+    profiles = tmp_path / "home" / "profiles"
+    profiles.mkdir(parents=True)
+    small = "extends: smoke\nseeds: [0, 1]\nitems: 12\nenglish_items: 20\nslacks: [1]\n"
+    (profiles / "small.yaml").write_text(small)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(site),
+        "LANGMERGE_HOME": str(tmp_path / "home"),
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def run(*command):
+        command = [sys.executable, "-m", *command]
+        done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    table = run("langmerge", "run", "--profile", "small", "--language", "tam_Taml")
+    assert "ties_mean" in table
+    notebook = site / "langmerge" / "_notebooks" / "01_merging_vs_ct_then_sft.ipynb"
+    run("papermill", str(notebook), "out.ipynb", "-k", "python3", "-p", "profile", "small")
+    cells = json.loads((empty / "out.ipynb").read_text())["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert [output for output in outputs if "image/png" in output.get("data", {})]

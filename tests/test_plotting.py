@@ -7,8 +7,8 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-
 import synthetic
+
 from langmerge import plotting, statistics
 from langmerge.errors import LangmergeError
 from langmerge.statistics import select

@@ -53,10 +53,12 @@ def build(
     shipped = read_toc(root / "_toc.yml")
     codes = list(dict.fromkeys([*toc_languages(shipped), *(languages or ())]))
     toc = extend_toc(shipped, codes)
-    jobs = _study(codes, profile, seeds, toc, console)
+    results = _study(codes, profile, seeds, console)
+    jobs = _jobs(results, seeds, toc)
     _execute(jobs, console)
     execution.install(jobs, root / EXECUTED)
     execution.write_atomically(root / EXECUTED / "samples.md", samples())
+    execution.write_atomically(root / EXECUTED / "verdicts.md", verdicts(results))
     index = _render(root, toc, output or root, strict, jobs, console)
     console.print(f"The book: [bold]{index}[/bold]", soft_wrap=True)
     return index
@@ -80,6 +82,35 @@ def samples() -> str:
         described = (f"{it.name} (`{code}`)", it.script, it.word_order, *said)
         lines.append(f"| {' | '.join(described)} |")
     return "\n".join(lines) + "\n"
+
+
+def verdicts(results: dict[str, Any]) -> str:
+    """All claims with their verdicts, one column a language, as Markdown for the first page."""
+    from langmerge import claims, languages
+
+    stated = claims.load()
+    judged = {
+        code: {
+            verdict.claim: verdict
+            for finding in sorted({claim.finding for claim in stated})
+            for verdict in claims.judge(found, finding, stated)
+        }
+        for code, found in results.items()
+    }
+    names = [f"{languages.load(code).name}, in the lab" for code in results]
+    lines = [
+        f"| Finding | Claim | {' | '.join(names)} | at 7B |",
+        "|---" * (3 + len(names)) + "|",
+    ]
+    for claim in stated:
+        row = [judged[code][claim.id] for code in results]
+        words = " | ".join(f"**{verdict.verdict}** ({verdict.interval()})" for verdict in row)
+        lines.append(f"| {claim.finding} | {claim.statement} | {words} | {row[0].at_7b} |")
+    rests = "; ".join(
+        f"{languages.load(code).name}: {len(found.seeds)} seeds, profile `{found.profile}`"
+        for code, found in results.items()
+    )
+    return "\n".join(lines) + f"\n\n{rests}.\n"
 
 
 def require_checkout() -> Path:
@@ -135,22 +166,25 @@ def _split(chapter: dict[str, str]) -> tuple[str, str] | None:
 
 
 def _study(
-    codes: Sequence[str],
-    profile: str,
-    seeds: Sequence[int] | None,
-    toc: dict[str, Any],
-    console: Console,
-) -> list[Job]:
-    """Compute what the store lacks; return what there is to execute."""
+    codes: Sequence[str], profile: str, seeds: Sequence[int] | None, console: Console
+) -> dict[str, Any]:
+    """Compute what the store lacks; return each language's results."""
     from langmerge import study
 
-    surroundings = execution.surroundings()
-    jobs = []
+    results = {}
     for code in codes:
         console.rule(f"Study: {code}, profile {profile}")
-        results = study.run(language=code, profile=profile, seeds=seeds and list(seeds))
-        depends = execution.digest(surroundings, fingerprint(results))
-        parameters: dict[str, Any] = {"language": code, "profile": profile}
+        results[code] = study.run(language=code, profile=profile, seeds=seeds and list(seeds))
+    return results
+
+
+def _jobs(results: dict[str, Any], seeds: Sequence[int] | None, toc: dict[str, Any]) -> list[Job]:
+    """What there is to execute: the notebooks that the contents list, for each language."""
+    surroundings = execution.surroundings()
+    jobs = []
+    for code, found in results.items():
+        depends = execution.digest(surroundings, fingerprint(found))
+        parameters: dict[str, Any] = {"language": code, "profile": found.profile}
         if seeds:
             parameters["seeds"] = list(seeds)
         jobs += [

@@ -125,9 +125,7 @@ def diagnose_cell(root: Path, cell: Cell) -> Path:
     base = base_module.load()
 
     def compute(folder: Path) -> None:
-        frame = merging.diagnose(
-            base.weights, cell.ct.weights(), cell.sft.weights(), **cell.params
-        )
+        frame = merging.diagnose(base.weights, cell.ct.weights(), cell.sft.weights(), **cell.params)
         (folder / "diagnostics.json").write_text(frame.to_json(orient="records"))
 
     return Store(root).get("diagnostics", diagnostics_spec(cell, base), compute)

@@ -59,18 +59,15 @@ def run(
         int | None, typer.Option(min=1, help="Processes. [default: one per core]")
     ] = None,
 ) -> None:
-    """Run the study: compute what the store lacks, and print the scores."""
+    """Run the study: compute what the store lacks, and print the scores.
+
+    Without a language, those of the profile are run.
+    """
     chosen = parse_seeds(seeds)
     from langmerge import study
 
-    codes = language or ["tam_Taml"]
     _print_scores(
-        study.run(
-            language=codes[0] if len(codes) == 1 else codes,
-            profile=profile,
-            seeds=chosen,
-            processes=processes,
-        )
+        study.run(language=language, profile=profile, seeds=chosen, processes=processes)
     )
 
 
@@ -93,9 +90,15 @@ def book(
 @app.command(epilog=_examples("tune", "tune --profile lab"))
 def tune(profile: Profile = "lab") -> None:
     """Choose all methods' settings anew, on the development languages alone."""
-    from langmerge import tuning
+    from langmerge import paths, tuning
 
-    tuning.tune(profile=profile)
+    chosen = tuning.tune(profile=profile)
+    rows = (
+        (method, ", ".join(f"{name} {value}" for name, value in settings.items()))
+        for method, settings in chosen.items()
+    )
+    _print_table(("method", "settings"), rows)
+    typer.echo(f"The settings are in {paths.find('profiles', profile)}, the trials beside it.")
 
 
 @app.command(epilog=_examples("base"))

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from langmerge import paths
+from langmerge import files, paths
 from langmerge.errors import LangmergeError, nearest
 from langmerge.notebook import FIGURE_KEY, LANGUAGE_TOKEN
 from langmerge.provenance import version_of
@@ -72,13 +72,13 @@ def digest(*parts: str | bytes) -> str:
 def surroundings() -> str:
     """The digest of library sources, data files (the user's own too) and package versions."""
     library = Path(__file__).parent
-    files = [*library.rglob("*.py"), *_files(paths.data())]
+    read = [*library.rglob("*.py"), *_files(paths.data())]
     for folder in ("languages", "profiles"):
-        files += _files(paths.home() / folder)
+        read += _files(paths.home() / folder)
     versions = [platform.python_version(), *(f"{p} {version_of(p)}" for p in _VERSIONED)]
     contents = (
         part
-        for path in sorted(files)
+        for path in sorted(read)
         if "__pycache__" not in path.parts
         for part in (str(path), path.read_bytes())
     )
@@ -116,9 +116,10 @@ def execute(
     for job in waiting:
         check_parameters(job.source, job.parameters)
     processes = min(processes or os.cpu_count() or 1, max(len(waiting), 1))
-    parallel = Parallel(n_jobs=processes, return_as="generator_unordered")
-    for job, seconds in parallel(delayed(_execute_one)(job) for job in waiting):
-        report(job, seconds)
+    # As a context it ends its workers, and with them their kernels, where one has failed.
+    with Parallel(n_jobs=processes, return_as="generator_unordered") as parallel:
+        for job, seconds in parallel(delayed(_execute_one)(job) for job in waiting):
+            report(job, seconds)
 
 
 def _execute_one(job: Job) -> tuple[Job, float]:
@@ -166,11 +167,9 @@ def _keep(job: Job, text: str) -> None:
 
 
 def write_atomically(target: Path, text: str) -> None:
-    """Write a text file so that no reader, and no later run, meets half of it."""
+    """Write a text file, its folder too, so that no reader meets half of it."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, target)
+    files.write_text(target, text)
 
 
 def _use_own_kernel() -> None:

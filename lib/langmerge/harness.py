@@ -14,7 +14,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 Request = tuple[tuple[str, str], list[int], list[int]]
-#: Continuations longer than this in all (running text, not options) take the stock path.
+#: Options of more tokens than this in all (or running text) take the stock path.
 LONGEST_OPTIONS = 64
 
 
@@ -27,16 +27,28 @@ class SharedPromptLM(HFLM):
 
     def tok_encode(self, string: str, *args: object, **kwargs: object) -> list[int]:
         """Encode once: the harness encodes the same items again for every model."""
-        key = (string, args, tuple(sorted(kwargs.items())))
+        key = (string, args, tuple(sorted(kwargs.items())), self.add_bos_token)
         if key not in self._encoded:
             self._encoded[key] = super().tok_encode(string, *args, **kwargs)
         return self._encoded[key]
+
+    def loglikelihood_rolling(self, *args: object, **kwargs: object) -> list[float]:
+        """Log-likelihood of running text behind one end-of-text token.
+
+        The stock class puts that token before every text and then encodes the text with
+        another: it would score the second one, which no text has.
+        """
+        self.add_bos_token, before = False, self.add_bos_token
+        try:
+            return super().loglikelihood_rolling(*args, **kwargs)
+        finally:
+            self.add_bos_token = before
 
     def _loglikelihood_tokens(
         self, requests: list[Request], *args: object, **kwargs: object
     ) -> list[tuple[float, bool]]:
         grouped = [list(group) for _, group in groupby(requests, key=lambda request: request[1])]
-        if any(sum(len(request[2]) for request in group) > LONGEST_OPTIONS for group in grouped):
+        if any(self._takes_stock_path(group) for group in grouped):
             return super()._loglikelihood_tokens(requests, *args, **kwargs)
         order = sorted(range(len(grouped)), key=lambda i: -len(grouped[i][0][1]))
         answers: list[list[tuple[float, bool]]] = [[] for _ in grouped]
@@ -46,6 +58,13 @@ class SharedPromptLM(HFLM):
             for i, found in zip(batch, self._score([grouped[i] for i in batch]), strict=True):
                 answers[i] = found
         return [answer for group in answers for answer in group]
+
+    def _takes_stock_path(self, group: list[Request]) -> bool:
+        """Running text, and prompts so long that the stock class cuts them."""
+        lengths = [len(request[2]) for request in group]
+        return (
+            sum(lengths) > LONGEST_OPTIONS or len(group[0][1]) + max(lengths) > self.max_length + 1
+        )
 
     @torch.inference_mode()
     def _score(self, groups: list[list[Request]]) -> list[list[tuple[float, bool]]]:

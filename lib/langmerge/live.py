@@ -154,7 +154,8 @@ def html(item: LiveItem) -> str:
     answered = "answered rightly" if item.answered_rightly else "not answered rightly"
     options = item.table.drop_duplicates("option")
     listed = ", ".join(
-        f"<b>{escape(row.option)}</b> ({escape(row.gloss)})" if row.correct
+        f"<b>{escape(row.option)}</b> ({escape(row.gloss)})"
+        if row.correct
         else f"{escape(row.option)} ({escape(row.gloss)})"
         for row in options.itertuples()
     )

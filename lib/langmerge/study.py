@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from langmerge import base as base_module
-from langmerge import grid, jobs, languages, profiles
+from langmerge import grid, jobs, languages, merging, profiles
 from langmerge.base import Base
 from langmerge.cells import (
     Cell,
@@ -218,16 +218,9 @@ def _head(cell: Cell, key: str, base: Base) -> dict[str, object]:
         "method": cell.method,
         "setting": cell.setting,
         "slack": float(cell.params.get("slack", math.nan)),
-        "variant": variant(cell),
+        "variant": merging.describe(cell.merge, **cell.params) if cell.merge else "",
         "cell": key,
     }
-
-
-def variant(cell: Cell) -> str:
-    """Which of the functions called TIES this is; empty for other methods."""
-    if "density_ct" not in cell.params:
-        return ""
-    return f"per-tensor trim, weighted election, {cell.params['combine']}"
 
 
 def show() -> pd.DataFrame:

@@ -6,6 +6,8 @@ and settings on one machine.
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,19 +107,22 @@ def fit(
     steps: set[int] = frozenset(),
     progress: Callable[[int], None] | None = None,
     resume_folder: Path | None = None,
+    save_steps: int = 500,
 ) -> LlamaForCausalLM:
     """Train a model in place and return it in evaluation mode.
 
     model, data, recipe: what is trained on what (`Rows` or `Answers`) and how.
     keep_at, steps: called with (step, weights) after each of these steps.
     progress: called with the step after every step.
-    resume_folder: where full training state is saved every 500 steps; a killed run goes on
-        from there (optimizer, scheduler and position in the data included).
+    resume_folder: where full training state is saved every `save_steps` steps; a killed run
+        goes on from there (optimizer, scheduler and position in the data included), and
+        `keep_at` is then called for the steps that were still to come alone.
     """
     with tempfile.TemporaryDirectory() as scratch:
+        folder = resume_folder or Path(scratch)
         trainer = _InOrder(
             model=model,
-            args=_arguments(recipe, resume_folder or Path(scratch), resume_folder is not None),
+            args=_arguments(recipe, folder, save_steps if resume_folder else None),
             train_dataset=data,
             data_collator=collate_rows if isinstance(data, Rows) else collate_answers,
         )
@@ -130,8 +135,8 @@ def fit(
             trainer.add_callback(_Keep(set(steps), keep_at))
         if progress:
             trainer.add_callback(_Progress(progress))
-        found = resume_folder is not None and any(resume_folder.glob("checkpoint-*"))
-        trainer.train(resume_from_checkpoint=found or None)
+        found = _last_checkpoint(resume_folder) if resume_folder else None
+        trainer.train(resume_from_checkpoint=str(found) if found else None)
     return model.eval()
 
 
@@ -143,7 +148,27 @@ class _Progress(TrainerCallback):
         self.report(state_.global_step)
 
 
-def _arguments(recipe: Recipe, folder: Path, resumable: bool) -> TrainingArguments:
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint; one that a kill left half-written is removed."""
+    whole = []
+    for path in folder.glob("checkpoint-*"):
+        if _is_whole(path):
+            whole.append(path)
+        else:
+            shutil.rmtree(path)
+    return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the file that the Trainer writes last is there and complete."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+def _arguments(recipe: Recipe, folder: Path, save_steps: int | None) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=recipe.steps,
@@ -154,8 +179,8 @@ def _arguments(recipe: Recipe, folder: Path, resumable: bool) -> TrainingArgumen
         weight_decay=recipe.weight_decay,
         adam_beta2=0.95,
         max_grad_norm=1.0,
-        save_strategy="steps" if resumable else "no",
-        save_steps=500,
+        save_strategy="steps" if save_steps else "no",
+        save_steps=save_steps or recipe.steps,
         save_total_limit=2,
         logging_strategy="no",
         report_to=[],
