@@ -18,13 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from langmerge import corpus, model, paths, tokenizer, train
+from langmerge import corpus, languages, model, paths, tokenizer, train
 from langmerge.errors import LangmergeError
 from langmerge.files import sha256, write_text
 from langmerge.model import StateDict
+from langmerge.world import concepts
 
 FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
 
@@ -33,9 +34,18 @@ class Trace(BaseModel):
     """How much of each language the base meets, and in which kinds of document."""
 
     model_config = ConfigDict(extra="forbid")
-    share: float
+    share: float = Field(gt=0, lt=1)
     modes: dict[corpus.Mode, float]
     languages: list[str]
+
+    @field_validator("languages")
+    @classmethod
+    def _known_and_once(cls, codes: list[str]) -> list[str]:
+        for code in codes:
+            if code == "eng_Latn" or codes.count(code) > 1:
+                raise ValueError(f"{code} is in the mixture twice (eng_Latn takes what is left)")
+            languages.load(code)
+        return codes
 
 
 class BaseRecipe(BaseModel):
@@ -43,7 +53,7 @@ class BaseRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     seed: int
-    vocab_size: int
+    vocab_size: int = Field(le=2**16)  # tokens are kept as uint16
     architecture: dict[str, int]
     tokens: int
     sequence: int
@@ -55,6 +65,15 @@ class BaseRecipe(BaseModel):
     tokenizer_documents: int
     trace: Trace
 
+    @model_validator(mode="after")
+    def _leaves_room_for_english(self) -> BaseRecipe:
+        if self.quotas()["eng_Latn"] <= 0:
+            raise ValueError(
+                f"a share of {self.trace.share} for each of {len(self.trace.languages)} "
+                "languages leaves nothing for English"
+            )
+        return self
+
     def quotas(self) -> dict[str, int]:
         """Tokens per language, English taking what the traces leave."""
         each = int(self.tokens * self.trace.share)
@@ -63,11 +82,16 @@ class BaseRecipe(BaseModel):
 
 
 def recipe(path: Path | None = None) -> BaseRecipe:
-    """The shipped recipe, or the one in another file."""
+    """The shipped recipe, or the one in another file.
+
+    Raises LangmergeError, naming the file and the key, where it is missing or makes no sense.
+    """
     path = path or paths.data() / "base_recipe.yaml"
     try:
         return BaseRecipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
+    except FileNotFoundError:
+        raise LangmergeError(f"no recipe of a base in {path}") from None
+    except (ValidationError, yaml.YAMLError, LangmergeError) as error:
         raise LangmergeError(f"{path}: {error}") from None
 
 
@@ -107,16 +131,36 @@ def build(
     recipe_file: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Train the base from its recipe and put it into `out` (default: ``data/base``).
+    """Train the base from its recipe and put it into `out` (default: ``paths.base()``).
 
     Deterministic on one machine and resumable: training state is kept beside the store and
     removed when the base is finished. progress is called with (step, steps).
     """
+    # The card measures the finished base, and so imports this module.
+    from langmerge import model_card
+
     how = recipe(recipe_file)
-    out = out or paths.data() / "base"
-    digest = hashlib.sha256(how.model_dump_json().encode()).hexdigest()[:12]
-    work = paths.home() / "base" / digest
+    out = out or paths.base()
+    work = paths.home() / "base" / _digest(how)
     work.mkdir(parents=True, exist_ok=True)
+    finished = work / "finished"
+    if not finished.exists():
+        _train(how, work, progress).rename(finished)
+    publish(finished, out, how)
+    model_card.write(out, how)
+    shutil.rmtree(work)
+    return out
+
+
+def _digest(how: BaseRecipe) -> str:
+    """Names the unfinished training state: what is trained, and on which language files."""
+    parts = [how.model_dump_json(), concepts().model_dump_json()]
+    parts += [languages.load(code).model_dump_json() for code in how.quotas()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _train(how: BaseRecipe, work: Path, progress: Callable[[int, int], None] | None) -> Path:
+    """Train in `work`; the folder of the model and its tokenizer there."""
     tok = make_tokenizer(how)
     rows = make_rows(how, tok)
     settings = train.Recipe(
@@ -130,26 +174,27 @@ def build(
     report = (lambda step: progress(step, settings.steps)) if progress else None
     net = model.new(model.config(vocab_size=len(tok), **how.architecture), how.seed)
     train.fit(net, train.Rows(rows), settings, progress=report, resume_folder=work)
-    finished = work / "finished"
-    shutil.rmtree(finished, ignore_errors=True)
-    tok.save_pretrained(finished)
-    net.save_pretrained(finished)
-    publish(finished, out, how)
-    shutil.rmtree(work)
-    return out
+    trained = work / "trained"
+    tok.save_pretrained(trained)
+    net.save_pretrained(trained)
+    return trained
 
 
 def publish(folder: Path, out: Path, how: BaseRecipe) -> None:
-    """Move a finished base's files into place and write its manifest with their hashes."""
+    """Put a finished base's files into place and write its manifest with their hashes."""
     out.mkdir(parents=True, exist_ok=True)
     for name in FILES:
-        os.replace(folder / name, out / name)
+        # Copied, because `out` may be on another disk; under another name, to be whole or absent.
+        shutil.copyfile(folder / name, out / f"{name}.tmp")
+        (out / f"{name}.tmp").chmod(0o644)  # safetensors leaves its files to their owner alone
+        os.replace(out / f"{name}.tmp", out / name)
     manifest = {
         "recipe": how.model_dump(),
         "tokens": how.quotas(),
         "sha256": {name: sha256(out / name) for name in FILES},
     }
     write_text(out / "base.json", json.dumps(manifest, indent=1) + "\n")
+    _load.cache_clear()
 
 
 @dataclass(frozen=True)
@@ -158,45 +203,71 @@ class Base:
 
     folder: Path
     hash: str
+    sha256: dict[str, str]  # of every file, by name
     languages: tuple[str, ...]
     architecture: LlamaConfig
     weights: StateDict
     tokenizer: PreTrainedTokenizerFast
 
     def require(self, language: str) -> None:
-        """Raise LangmergeError where this base has not met the language."""
+        """Raise LangmergeError where this base has not met the language as a target."""
+        if language == "eng_Latn":
+            raise LangmergeError(
+                "eng_Latn is the language of the instructions, no target to merge for: choose "
+                f"one of {', '.join(self.languages)}"
+            )
         if language not in self.languages:
             raise LangmergeError(
                 f"the base has not met {language}: it holds a trace of "
                 f"{', '.join(self.languages)}. Experts trained from it would start from bytes. "
-                "Add the language to data/base_recipe.yaml and run `python -m langmerge base`."
+                f"Add {language} to trace.languages in {paths.data() / 'base_recipe.yaml'} and "
+                "make the base again with `python -m langmerge base`."
             )
+
+
+_MEND = "Restore it with git or make the base again with `python -m langmerge base`."
+
+
+def load(folder: Path | None = None) -> Base:
+    """The base that studies start from (or the one in a folder), checked against its hashes.
+
+    Read once per process. Raises LangmergeError where a file is missing or damaged.
+    """
+    return _load(folder or paths.base())
 
 
 @cache
-def load(folder: Path | None = None) -> Base:
-    """The shipped base (or the one in another folder), its files checked against their hashes."""
-    folder = folder or paths.data() / "base"
-    if not (folder / "base.json").is_file():
-        raise LangmergeError(f"no base in {folder}: make it with `python -m langmerge base`")
-    manifest = json.loads((folder / "base.json").read_text(encoding="utf-8"))
-    for name, expected in manifest["sha256"].items():
-        if not (folder / name).is_file():
-            raise LangmergeError(
-                f"{folder / name} is missing: restore it with git or run `python -m langmerge base`"
-            )
-        if (found := sha256(folder / name)) != expected:
-            raise LangmergeError(
-                f"{folder / name} is corrupted: its SHA-256 is {found[:12]}…, the manifest says "
-                f"{expected[:12]}…. Restore it with git or run `python -m langmerge base`."
-            )
+def _load(folder: Path) -> Base:
+    manifest = _manifest(folder)
     net, tok = model.load_pretrained(folder)
     digest = hashlib.sha256(json.dumps(manifest["sha256"], sort_keys=True).encode()).hexdigest()
     return Base(
         folder=folder,
         hash=digest[:12],
+        sha256=manifest["sha256"],
         languages=tuple(manifest["recipe"]["trace"]["languages"]),
         architecture=net.config,
         weights=model.state(net),
         tokenizer=tok,
     )
+
+
+def _manifest(folder: Path) -> dict:
+    """The manifest ``base.json``, after a check of every file that it names."""
+    path = folder / "base.json"
+    if not path.is_file():
+        raise LangmergeError(f"no base in {folder}: make it with `python -m langmerge base`")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        hashes = dict(manifest["sha256"])
+    except (ValueError, KeyError, TypeError):
+        raise LangmergeError(f"{path} is corrupted: it is no manifest of a base. {_MEND}") from None
+    for name, expected in hashes.items():
+        if not (folder / name).is_file():
+            raise LangmergeError(f"{folder / name} is missing. {_MEND}")
+        if (found := sha256(folder / name)) != expected:
+            raise LangmergeError(
+                f"{folder / name} is corrupted: its SHA-256 is {found[:12]}…, the manifest says "
+                f"{expected[:12]}…. {_MEND}"
+            )
+    return manifest

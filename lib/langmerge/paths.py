@@ -9,6 +9,9 @@ Three situations, one answer each:
 - ``LANGMERGE_HOME``, where set, replaces that place for computed things. Language files
   and profiles of the user's own are found there too (``languages/``, ``profiles/``),
   before the shipped ones.
+
+``LANGMERGE_BASE``, where set, is the folder of the base model that studies start from, in
+place of the shipped one: a base of your own, made by ``langmerge.base.build``.
 """
 
 from __future__ import annotations
@@ -31,6 +34,13 @@ def data() -> Path:
     """The shipped data: concepts, languages, tasks, claims, profiles and the lab's base."""
     root = checkout()
     return root / "data" if root else _PACKAGE / "_data"
+
+
+def base() -> Path:
+    """The folder of the base model: ``LANGMERGE_BASE``, else the shipped one."""
+    if os.environ.get("LANGMERGE_BASE"):
+        return Path(os.environ["LANGMERGE_BASE"]).expanduser().resolve()
+    return data() / "base"
 
 
 def notebooks() -> Path:
