@@ -22,11 +22,10 @@
 # the election discards, layer by layer, as CT grows.
 
 # %%
-import pandas as pd
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown, display
 
 from langmerge import base as lab_base
-from langmerge import claims, languages, merging, plotting, statistics, study
+from langmerge import claims, languages, live, merging, plotting, statistics, study
 from langmerge.notebook import figure, glue
 from langmerge.provenance import footer
 
@@ -43,12 +42,32 @@ density = 0.7  # share of each task vector that the example below keeps
 # %% tags=["hide-input"]
 target = languages.load(language)
 plotting.use_style()
-pd.set_option("display.precision", 3)
 Markdown(f"The target language is **{target.name}** ({target.autonym}).")
 
 # %%
 results = study.run(language=language, profile=profile, seeds=seeds, budgets=budgets)
 largest = max(results.budgets)
+
+# %% [markdown]
+# ## One item, live
+#
+# The first test item that the merged model answers rightly and the first that it does not,
+# asked of the loaded checkpoints of the largest budget.
+
+# %%
+shown = live.examples(results, ct_tokens=max(results.budgets))
+for item in shown:
+    display(HTML(live.html(item)))
+
+# %% tags=["hide-input"]
+fig = plotting.option_probabilities(shown[0].table)
+figure(
+    fig,
+    name="fig-live-2-XXlangXX",
+    caption="The first of these items: the probability that each model gives to each option. "
+    "The right option is marked.",
+    alt=plotting.alt(fig),
+)
 
 # %% [markdown]
 # ## The curve
@@ -89,7 +108,7 @@ example = merging.diagnose(
     density_sft=density,
 )
 COLUMNS = ["parameter", "n", "conflict_rate", "kept_sft", "trimmed_sft", "outvoted_sft"]
-example[example["layer"] == 0][COLUMNS].style.hide().set_uuid("example").format(precision=3)
+plotting.table(example[example["layer"] == 0][COLUMNS], name="example")
 
 # %% [markdown]
 # Every SFT entry has one of three fates: kept, trimmed for being small, or out-voted. The
@@ -123,17 +142,8 @@ figure(
 losses = statistics.whole_model(
     results.diagnostics.query("method == 'ties_mean' and setting == 'tuned'")
 )
-losses[
-    [
-        "seed",
-        "ct_tokens",
-        "kept_sft",
-        "trimmed_sft",
-        "outvoted_sft",
-        "discarded_sft_share",
-        "norm_ratio",
-    ]
-].style.hide().set_uuid("losses").format(precision=3)
+COUNTS = ["kept_sft", "trimmed_sft", "outvoted_sft", "discarded_sft_share", "norm_ratio"]
+plotting.table(losses[["seed", "ct_tokens", *COUNTS]], name="losses")
 
 # %% [markdown]
 # ## Cause or company?
@@ -157,6 +167,10 @@ figure(
     "length of the SFT vector, with the CT vector shuffled, and beside CT-then-SFT.",
     alt=plotting.alt(fig),
 )
+
+# %% tags=["hide-input"]
+METHODS = ["ct", "ct_then_sft", "ties_mean", "ties_sum", "norm_matched_ct", "shuffled_ct"]
+plotting.table(statistics.comparison(results, METHODS, ["tuned", "fixed"]), name="numbers")
 
 # %% [markdown]
 # ## The verdict

@@ -27,9 +27,9 @@ import math
 
 import pandas as pd
 import torch
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown, display
 
-from langmerge import claims, languages, plotting, statistics, study
+from langmerge import claims, languages, live, plotting, statistics, study
 from langmerge.notebook import figure, glue
 from langmerge.provenance import footer
 
@@ -46,7 +46,6 @@ slack = 1.0  # the slack of the worked example below
 # %% tags=["hide-input"]
 target = languages.load(language)
 plotting.use_style()
-pd.set_option("display.precision", 3)
 Markdown(f"The target language is **{target.name}** ({target.autonym}).")
 
 # %% [markdown]
@@ -110,6 +109,27 @@ results = study.run(
 )
 
 # %% [markdown]
+# ## One item, live
+#
+# The first test item that the merged model answers rightly and the first that it does not,
+# asked of the loaded checkpoints of the largest budget.
+
+# %%
+shown = live.examples(results, ct_tokens=max(results.budgets), merged="ties_sv")
+for item in shown:
+    display(HTML(live.html(item)))
+
+# %% tags=["hide-input"]
+fig = plotting.option_probabilities(shown[0].table)
+figure(
+    fig,
+    name="fig-live-3-XXlangXX",
+    caption="The first of these items: the probability that each model gives to each option. "
+    "The right option is marked.",
+    alt=plotting.alt(fig),
+)
+
+# %% [markdown]
 # ## What slack keeps
 
 # %%
@@ -156,17 +176,7 @@ figure(
 # %% tags=["hide-input"]
 METHODS = ["ties_mean", "ties_sv", "task_arithmetic", "chat_vector", "custom:mine"]
 SETTINGS = ["tuned", "default", "without slack", "fixed"]
-keys = ["method", "setting", "ct_tokens"]
-accuracy = statistics.summarize(results, method=METHODS, setting=SETTINGS)
-bits = statistics.summarize(results, metric="bits_per_byte", method=METHODS, setting=SETTINGS)
-numbers = accuracy.merge(bits[[*keys, "value"]], on=keys, suffixes=("", "_bits"))
-numbers["method"] = numbers["method"].map(plotting.label)
-numbers = numbers.rename(
-    columns={"value": "accuracy", "n": "items", "value_bits": "bits per byte"}
-)[[*keys, "slack", "accuracy", "low", "high", "items", "seeds", "bits per byte"]]
-numbers.sort_values(["ct_tokens", "method", "setting"]).style.hide().set_uuid("numbers").format(
-    precision=3, na_rep=""
-)
+plotting.table(statistics.comparison(results, METHODS, SETTINGS), name="numbers")
 
 # %% [markdown]
 # A slack of $\xi$ is a vote of weight $1 + \xi$ for SFT. Larger weights or a larger $\lambda$

@@ -265,9 +265,7 @@ def test_a_tampered_file_is_named_with_its_hash_and_the_mend(copied, name):
 
 def test_a_missing_file_is_named_with_the_mend(copied):
     (copied / "tokenizer.json").unlink()
-    with pytest.raises(
-        LangmergeError, match=r"tokenizer\.json is missing.*langmerge base"
-    ):
+    with pytest.raises(LangmergeError, match=r"tokenizer\.json is missing.*langmerge base"):
         base.load(copied)
 
 

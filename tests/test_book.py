@@ -7,10 +7,11 @@ import sys
 import nbformat
 import numpy as np
 import pytest
+import synthetic
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langmerge import book, execution, notebook, offline, provenance
+from langmerge import book, claims, execution, notebook, offline, provenance
 from langmerge.errors import LangmergeError
 from langmerge.execution import Job
 from langmerge.notebook import LANGUAGE_TOKEN
@@ -212,6 +213,20 @@ def test_shipped_contents_list_notebooks_that_exist():
     pages = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
     for page in (page for page in pages if not page.startswith(book.EXECUTED)):
         assert (root / f"{page}.md").is_file(), page
+
+
+def test_the_first_page_lists_every_verdict_of_every_language():
+    results = synthetic.results(items=40)
+    table = book.verdicts({"tam_Taml": results, "ben_Beng": results})
+    stated = claims.load()
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == len(stated)
+    for row, claim in zip(rows, stated, strict=True):
+        verdict = {v.claim: v for v in claims.judge(results, claim.finding)}[claim.id]
+        assert claim.statement in row
+        assert row.count(f"**{verdict.verdict}** ({verdict.interval()})") == 2
+        assert row.endswith("| not tested |")
+    assert "Tamil: 3 seeds, profile `lab`; Bengali: 3 seeds" in table
 
 
 def test_samples_are_said_in_every_language():

@@ -66,9 +66,7 @@ def run(
     chosen = parse_seeds(seeds)
     from langmerge import study
 
-    _print_scores(
-        study.run(language=language, profile=profile, seeds=chosen, processes=processes)
-    )
+    _print_scores(study.run(language=language, profile=profile, seeds=chosen, processes=processes))
 
 
 @app.command(

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class LangmergeError(Exception):
@@ -18,3 +22,11 @@ def nearest(value: str, known: Iterable[str], n: int = 3) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(value, known, n=n, cutoff=0.4)
     return f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known)}"
+
+
+def readable(error: ValidationError) -> str:
+    """Pydantic's complaint in one line: `key: what is wrong; key: …`, without its links."""
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
+        for problem in error.errors()
+    )

@@ -5,7 +5,6 @@ joblib is the engine: the same call runs on a cluster with another of its backen
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 
 import joblib
@@ -20,11 +19,11 @@ Job = tuple  # a function and its arguments
 def run(name: str, jobs: list[Job], processes: int | None = None, quiet: bool = False) -> None:
     """Run all jobs and show how far they are; jobs save what they compute themselves.
 
-    processes: default as many as cores; with 1 the jobs run in this process.
+    processes: default as many as this process may use cores; with 1 the jobs run in this process.
     """
     if not jobs:
         return
-    processes = min(processes or os.cpu_count() or 1, len(jobs))
+    processes = min(processes or joblib.cpu_count(), len(jobs))
     with bar(name, len(jobs), Console(stderr=True, quiet=quiet)) as report:
         for done, _ in enumerate(_results(jobs, processes), start=1):
             report(done, len(jobs))

@@ -19,11 +19,11 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from langmerge import paths
-from langmerge.errors import LangmergeError, nearest
+from langmerge.errors import LangmergeError, nearest, readable
+from langmerge.files import read_yaml
 from langmerge.world import CONSTRUCTIONS, concepts
 
 #: The role that a word of each kind plays in a template.
@@ -40,7 +40,9 @@ CONTROL = re.compile(r"zzz_(\d{4})")
 SLOT = re.compile(r"\{(\w+)(?:\.(\w+))?\}")
 WORD_ORDERS = ("SOV", "VSO", "SVO")
 # The joiners that some scripts need inside a word, and the signs that all scripts share.
-_ANY_SCRIPT = {"\u200c", "\u200d", " ", "-", "'"}
+_ANY_SCRIPT = {"\u200c", "\u200d", " ", "-", "'", "\u2019"}
+# Signs whose Unicode name names no script: tone marks over a Latin letter, an ejective's sign.
+_SHARED_NAMES = ("COMBINING ", "MODIFIER LETTER ")
 
 
 class Language(BaseModel):
@@ -101,9 +103,9 @@ def load(code: str) -> Language:
 def read(path: Path) -> Language:
     """Read and check a language file."""
     try:
-        language = Language.model_validate(yaml.load(path.read_text(encoding="utf-8"), _Loader))
-    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LangmergeError(f"{path}: {error}") from None
+        language = Language.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise LangmergeError(f"{path}: {readable(error)}") from None
     problems = list(_problems(language))
     if language.code != path.stem:
         problems.insert(0, f"code is {language.code!r}, but the file is called {path.name}")
@@ -113,30 +115,17 @@ def read(path: Path) -> Language:
     return language
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key given twice is an error; plain YAML silently keeps the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def _problems(language: Language) -> Iterator[str]:
     """What is wrong with a language, a line each."""
     yield from _problems_of_templates(language)
+    for kind in sorted(set(language.words) - set(ROLE)):
+        yield f"words.{kind}: no such kind of word, {nearest(kind, ROLE)}"
     for kind, ids in concepts().by_kind().items():
         words = language.words.get(kind, {})
         for concept in ids:
             if concept not in words:
                 yield f"words.{kind}.{concept} is missing"
-        for concept in set(words) - set(ids):
+        for concept in sorted(set(words) - set(ids)):
             yield f"words.{kind}.{concept}: no such concept, {nearest(concept, ids)}"
         yield from _problems_of_words(language, kind, words)
 
@@ -145,6 +134,8 @@ def _problems_of_templates(language: Language) -> Iterator[str]:
     for role in ROLE.values():
         if not language.forms.get(role):
             yield f"forms.{role} is missing: name at least the citation form"
+    for role in sorted(set(language.forms) - set(ROLE.values())):
+        yield f"forms.{role}: no such role, {nearest(role, ROLE.values())}"
     for name, roles in CONSTRUCTIONS.items():
         if name not in language.templates:
             yield f"templates.{name} is missing"
@@ -152,17 +143,24 @@ def _problems_of_templates(language: Language) -> Iterator[str]:
         slots = SLOT.findall(language.templates[name])
         for role, form in slots:
             if role not in roles:
-                yield f"templates.{name}: no slot {{{role}}} here; it has {', '.join(roles) or 'none'}"
+                known = ", ".join(roles) or "none"
+                yield f"templates.{name}: no slot {{{role}}} here; it has {known}"
             elif form and form not in language.forms.get(role, []):
                 yield f"templates.{name}: {{{role}.{form}}} is no form of forms.{role}"
-        for role in set(roles) - {role for role, _ in slots}:
+        for role in sorted(set(roles) - {role for role, _ in slots}):
             yield f"templates.{name}: the slot {{{role}}} is missing"
-    for name in set(language.templates) - set(CONSTRUCTIONS):
+        literal = SLOT.sub("", language.templates[name])
+        if "{" in literal or "}" in literal:
+            yield f"templates.{name}: a brace that is no slot; slots are {{role}} or {{role.form}}"
+        letters = "".join(filter(str.isalpha, literal))
+        text = language.templates[name].replace("{", " ").replace("}", " ")
+        for problem in (*_not_normal(text), *_foreign(language, letters)):
+            yield f"templates.{name}: {problem}"
+    for name in sorted(set(language.templates) - set(CONSTRUCTIONS)):
         yield f"templates.{name}: no such template, {nearest(name, CONSTRUCTIONS)}"
 
 
 def _problems_of_words(language: Language, kind: str, words: dict) -> Iterator[str]:
-    seen: dict[str, str] = {}
     wanted = set(language.forms.get(ROLE[kind], []))
     for concept, word in words.items():
         forms = {"": word} if isinstance(word, str) else word
@@ -172,20 +170,50 @@ def _problems_of_words(language: Language, kind: str, words: dict) -> Iterator[s
         for form, text in forms.items():
             where = f"words.{kind}.{concept}" + (f".{form}" if form else "")
             yield from (f"{where} {problem}" for problem in _problems_of_text(language, text))
-        citation = next(iter(forms.values()))
-        if citation in seen:
-            yield f"words.{kind}.{concept}: {citation!r} is already the word of {seen[citation]}"
-        seen[citation] = concept
+    for form in _telling_forms(language, ROLE[kind]):
+        yield from _problems_of_twins(kind, form, words)
+
+
+def _telling_forms(language: Language, role: str) -> list[str]:
+    """The forms that must tell words apart: the citation form and those of a task's options.
+
+    Others may be the same for many words, as a copula or an interrogative is.
+    """
+    answers = (text for name, text in language.templates.items() if name.startswith("answer_"))
+    named = {form for text in answers for where, form in SLOT.findall(text) if where == role}
+    citation = language.forms.get(role, [])[:1]
+    return [*citation, *sorted(named - {"", *citation})]
+
+
+def _problems_of_twins(kind: str, form: str, words: dict) -> Iterator[str]:
+    seen: dict[str, str] = {}
+    for concept, word in words.items():
+        text = word if isinstance(word, str) else word.get(form)
+        if text in seen:
+            yield f"words.{kind}.{concept}: {text!r} ({form}) is already the word of {seen[text]}"
+        elif text is not None:
+            seen[text] = concept
 
 
 def _problems_of_text(language: Language, text: str) -> Iterator[str]:
     if not text.strip():
         yield "is empty"
+    elif text != " ".join(text.split()):
+        yield f"{text!r} has a space at an end or two in a row"
+    yield from _not_normal(text)
+    yield from _foreign(language, text)
+
+
+def _not_normal(text: str) -> Iterator[str]:
     if text != unicodedata.normalize("NFC", text):
         yield f"{text!r} is not in Unicode normal form C"
-    script = language.script.upper()
+
+
+def _foreign(language: Language, text: str) -> Iterator[str]:
+    """What of a text is not written in the language's script."""
+    ours = (language.script.upper(), *_SHARED_NAMES)
     for character in text:
-        if character not in _ANY_SCRIPT and not unicodedata.name(character, "").startswith(script):
+        if character not in _ANY_SCRIPT and not unicodedata.name(character, "").startswith(ours):
             yield f"{text!r}: {character!r} is not of the script {language.script}"
 
 
@@ -197,7 +225,7 @@ def generate(number: int) -> Language:
     words: dict[str, dict[str, str | dict[str, str]]] = {
         kind: {concept: invent() for concept in ids} for kind, ids in concepts().by_kind().items()
     }
-    grammar = yaml.safe_load((paths.data() / "controls.yaml").read_text(encoding="utf-8"))
+    grammar = read_yaml(paths.data() / "controls.yaml")
     function_words = {name: invent() for name in grammar["function_words"]}
     templates = {
         name: re.sub(r"<(\w+)>", lambda match: function_words[match[1]], template)

@@ -63,7 +63,7 @@ def store() -> Path:
 
 
 def search(folder: str) -> list[Path]:
-    """The folders in which files of a kind (``languages``, ``profiles``) are looked for, in order."""
+    """Where files of a kind (``languages``, ``profiles``) are looked for, in this order."""
     return [home() / folder, data() / folder]
 
 

@@ -27,6 +27,7 @@ import seaborn as sns
 from matplotlib import font_manager, ft2font, ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from langmerge import statistics
 from langmerge.errors import LangmergeError, nearest
@@ -122,6 +123,18 @@ def look(method: str) -> Look:
 def label(method: str) -> str:
     """A method's name for readers."""
     return look(method).label
+
+
+def table(frame: pd.DataFrame, name: str) -> Styler:
+    """A frame as a table for a page: methods by their labels, three decimals, no index.
+
+    name: makes the table's HTML the same at every run.
+    """
+    shown = frame.assign(method=frame["method"].map(label)) if "method" in frame else frame
+    shown = shown.dropna(axis="columns", how="all")
+    whole = [column for column in shown if pd.api.types.is_integer_dtype(shown[column])]
+    formats = {column: "{:,}" for column in whole if column != "seed"}
+    return shown.style.hide().set_uuid(name).format(formats, precision=3, na_rep="")
 
 
 def alt(fig: Figure) -> str:

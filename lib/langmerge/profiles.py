@@ -5,11 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from langmerge import paths
-from langmerge.errors import LangmergeError, nearest
+from langmerge.errors import LangmergeError, nearest, readable
+from langmerge.files import read_yaml
 from langmerge.tasks import TASKS
 
 
@@ -20,7 +27,17 @@ def _whole(value: object) -> object:
     return value
 
 
+def _different(values: list) -> list:
+    """A seed given twice would count as two independent runs."""
+    twice = {value for value in values if values.count(value) > 1}
+    if twice:
+        raise ValueError(f"given twice: {', '.join(map(str, sorted(twice)))}")
+    return values
+
+
 Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+Positive = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
+Once = AfterValidator(_different)
 Settings = dict[str, float | int | str]
 
 
@@ -29,8 +46,8 @@ class ContinualPretraining(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     learning_rate: float = Field(gt=0)
-    batch: Whole
-    sequence: Whole
+    batch: Positive
+    sequence: Positive
     target_share: float = Field(gt=0, le=1)
 
     @property
@@ -44,8 +61,8 @@ class Finetuning(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     learning_rate: float = Field(gt=0)
-    steps: Whole
-    batch: Whole
+    steps: Positive
+    batch: Positive
 
 
 class Profile(BaseModel):
@@ -53,14 +70,14 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     name: str
-    languages: list[str] = Field(min_length=1)
-    seeds: list[Whole] = Field(min_length=1)
-    budgets: list[Whole] = Field(min_length=1)
-    items: Whole
+    languages: Annotated[list[str], Field(min_length=1), Once]
+    seeds: Annotated[list[Whole], Field(min_length=1), Once]
+    budgets: Annotated[list[Positive], Field(min_length=1), Once]
+    items: Positive
     text_documents: Whole = Field(ge=2)
-    english_items: Whole
-    tasks: list[str]
-    slacks: list[float]
+    english_items: Positive
+    tasks: Annotated[list[str], Field(min_length=1), Once]
+    slacks: Annotated[list[Annotated[float, Field(ge=0)]], Once]
     continual_pretraining: ContinualPretraining
     finetuning: Finetuning
     default: dict[str, Settings]
@@ -78,21 +95,18 @@ def load(name: str, **overrides: object) -> Profile:
     Raises LangmergeError for an unknown profile or key, naming the nearest known ones.
     """
     raw = _read(name)
-    unknown = set(overrides) - set(Profile.model_fields)
-    if unknown:
-        key = sorted(unknown)[0]
-        raise LangmergeError(f"no profile key {key!r}: {nearest(key, Profile.model_fields)}")
+    _check_keys(overrides, "")
     raw |= {key: value for key, value in overrides.items() if value is not None}
     try:
-        profile = Profile.model_validate({"name": name} | raw)
+        profile = Profile.model_validate(raw | {"name": name})
     except ValidationError as error:
-        raise LangmergeError(f"profile {name}: {_readable(error)}") from None
+        raise LangmergeError(f"profile {name}: {readable(error)}") from None
     for task in profile.tasks:
         if task not in TASKS:
             raise LangmergeError(f"profile {name}: no task {task!r}: {nearest(task, TASKS)}")
     step = profile.continual_pretraining.tokens_per_step
     for budget in profile.budgets:
-        if budget == 0 or budget % step:
+        if budget % step:
             raise LangmergeError(
                 f"profile {name}: the budget {budget} is no multiple of {step} tokens, one CT step"
             )
@@ -100,22 +114,25 @@ def load(name: str, **overrides: object) -> Profile:
 
 
 def _read(name: str, seen: tuple[str, ...] = ()) -> dict:
-    path = paths.find("profiles", name) if Path(name).name == name else None
+    path = paths.find("profiles", name) if Path(str(name)).name == name else None
     if path is None:
-        raise LangmergeError(f"no profile {name!r}: {nearest(name, paths.names('profiles'))}")
+        where = f" that {seen[-1]} extends" if seen else ""
+        known = nearest(str(name), paths.names("profiles"))
+        raise LangmergeError(f"no profile {name!r}{where}: {known}")
     if name in seen:
         raise LangmergeError(f"{path}: `extends` goes in a circle: {' -> '.join((*seen, name))}")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise LangmergeError(f"{path}: {error}") from None
+    raw = read_yaml(path)
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise LangmergeError(f"{path}: a profile is a list of `key: value` lines")
     parent = raw.pop("extends", None)
-    return (_read(parent, (*seen, name)) if parent else {}) | raw
+    _check_keys(raw, f"{path}: ")
+    return (_read(parent, (*seen, name)) if parent is not None else {}) | raw
 
 
-def _readable(error: ValidationError) -> str:
-    """Pydantic's complaint, one `key: what is wrong` after another."""
-    return "; ".join(
-        f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
-        for problem in error.errors()
-    )
+def _check_keys(given: dict, where: str) -> None:
+    for key in given:
+        if key not in Profile.model_fields:
+            known = nearest(str(key), Profile.model_fields)
+            raise LangmergeError(f"{where}no profile key {key!r}: {known}")

@@ -266,6 +266,40 @@ def summarize(
     return _summary(items, keys, mean_of_items)
 
 
+def comparison(
+    results: Results,
+    methods: Sequence[str],
+    settings: Sequence[str] = ("tuned", "default", "fixed"),
+    language: str | None = None,
+) -> pd.DataFrame:
+    """Accuracy and bits per byte of some methods, each with its 95 % interval, as a table.
+
+    One row per (method, setting, slack, CT tokens); `items` and `seeds` are what accuracy
+    rests on.
+    """
+    wanted = {"language": language, "method": list(methods), "setting": list(settings)}
+    keys = ["method", "setting", "slack", "ct_tokens"]
+    accuracy = summarize(results, **wanted)
+    bits = summarize(results, metric="bits_per_byte", **wanted)
+    table = accuracy.merge(bits[[*keys, "value", "low", "high"]], on=keys, suffixes=("", "_bits"))
+    return pd.DataFrame(
+        {
+            "method": table["method"],
+            "setting": table["setting"],
+            "slack": table["slack"],
+            "CT tokens": table["ct_tokens"],
+            "accuracy": table["value"],
+            "low": table["low"],
+            "high": table["high"],
+            "bits per byte": table["value_bits"],
+            "bits low": table["low_bits"],
+            "bits high": table["high_bits"],
+            "items": table["n"],
+            "seeds": table["seeds"],
+        }
+    ).sort_values(["CT tokens", "method", "setting"], ignore_index=True)
+
+
 def per_seed(
     results: Results,
     metric: str = "accuracy",

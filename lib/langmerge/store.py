@@ -8,11 +8,13 @@ either a whole entry or none. A damaged entry is named, thrown away and made aga
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ from langmerge.files import sha256
 #: entries of older versions are then no longer found. A test ties them to the sources.
 VERSIONS = {"ct": 1, "sft": 1, "evaluation": 2, "diagnostics": 2}
 ENTRY = "entry.json"
+#: Seconds after which an unfinished entry that nobody wrote to belongs to a killed run.
+ABANDONED = 7 * 24 * 3600
 Spec = dict[str, Any]
 
 
@@ -57,7 +61,7 @@ class Store:
         return (self.root / stage / key_of(stage, spec) / ENTRY).is_file()
 
     def get(self, stage: str, spec: Spec, compute: Callable[[Path], None]) -> Path:
-        """The folder of the finished work; `compute(folder)` writes its files where it is missing."""
+        """The folder of the finished work; where it is missing, `compute(folder)` writes it."""
         found = self.find(stage, spec)
         return found if found is not None else self._make(stage, spec, compute)
 
@@ -68,23 +72,24 @@ class Store:
             return None
         if folder.name in self._checked:
             return folder
-        damaged = damaged_file(folder)
-        if damaged is None:
+        damage = damage_of(folder)
+        if damage is None:
             self._checked.add(folder.name)
             return folder
         print(
-            f"store entry {stage}/{folder.name} is damaged ({damaged} does not match its "
-            "SHA-256); it is thrown away and made again",
+            f"store entry {stage}/{folder.name} is damaged: {damage}; "
+            "it is thrown away and made again",
             file=sys.stderr,
         )
-        shutil.rmtree(folder, ignore_errors=True)
+        self._throw_away(folder)
         return None
 
     def _make(self, stage: str, spec: Spec, compute: Callable[[Path], None]) -> Path:
         key = key_of(stage, spec)
         folder = self.root / stage / key
-        scratch = self.root / "unfinished" / f"{key}-{uuid.uuid4().hex[:8]}"
+        scratch = self._unfinished(key)
         scratch.mkdir(parents=True)
+        self._sweep()
         try:
             compute(scratch)
             files = {path.name: sha256(path) for path in sorted(scratch.iterdir())}
@@ -92,38 +97,74 @@ class Store:
             (scratch / ENTRY).write_text(json.dumps(entry, indent=1, sort_keys=True))
             _flush(scratch)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            if not folder.exists():  # another process may have finished the same work
-                os.replace(scratch, folder)
+            self._publish(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         self._checked.add(key)
         return folder
 
+    def _publish(self, scratch: Path, folder: Path) -> None:
+        """Give a finished entry its name, unless another process was first."""
+        if folder.exists() and damage_of(folder) is not None:  # say, its entry.json is gone
+            self._throw_away(folder)
+        try:
+            os.replace(scratch, folder)
+        except OSError:  # a folder that is not empty is never replaced
+            if not folder.exists() or damage_of(folder) is not None:
+                raise
+
+    def _unfinished(self, key: str) -> Path:
+        return self.root / "unfinished" / f"{key}-{uuid.uuid4().hex[:8]}"
+
+    def _throw_away(self, folder: Path) -> None:
+        """Take an entry out of its place at once, so that nobody meets half of it."""
+        away = self._unfinished(folder.name)
+        away.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process threw it away
+            os.replace(folder, away)
+        shutil.rmtree(away, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what killed runs left unfinished, once nobody can be at work on it."""
+        for path in (self.root / "unfinished").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # its process has just finished it
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    shutil.rmtree(path, ignore_errors=True)
+
     def entries(self) -> Iterator[Entry]:
-        """All finished entries."""
+        """All finished entries; a damaged one is named on stderr and left out."""
         for path in sorted(self.root.glob(f"*/*/{ENTRY}")):
             if path.parent.parent.name == "unfinished":
+                continue
+            damage = damage_of(path.parent)
+            if damage is not None:
+                print(f"store entry {path.parent} is damaged: {damage}", file=sys.stderr)
                 continue
             entry = json.loads(path.read_text())
             size = sum(file.stat().st_size for file in path.parent.iterdir())
             yield Entry(entry["stage"], path.parent.name, entry["spec"], size)
 
 
-def damaged_file(folder: Path) -> str | None:
-    """The first file of an entry that is missing or does not match its hash, or None."""
+def damage_of(folder: Path) -> str | None:
+    """What is wrong with an entry: the first file that does not match its hash, or None."""
     try:
-        hashes = json.loads((folder / ENTRY).read_text())["sha256"]
-    except (ValueError, KeyError):
-        return ENTRY
+        hashes = dict(json.loads((folder / ENTRY).read_text())["sha256"])
+    except FileNotFoundError:
+        return f"{ENTRY} is missing"
+    except (ValueError, KeyError, TypeError):
+        return f"{ENTRY} cannot be read"
     for name, expected in hashes.items():
-        path = folder / name
-        if not path.is_file() or sha256(path) != expected:
-            return name
+        try:
+            found = sha256(folder / name)
+        except FileNotFoundError:
+            return f"{name} is missing"
+        if found != expected:
+            return f"{name} has SHA-256 {found[:16]}…, not {str(expected)[:16]}…"
     return None
 
 
 def _flush(folder: Path) -> None:
     """Bring an entry's files to the disk before its name appears."""
     for path in folder.iterdir():
-        with path.open("rb") as file:
+        with path.open("r+b") as file:  # Windows flushes only what is open for writing
             os.fsync(file.fileno())

@@ -62,9 +62,11 @@ def encode_stream(
 def take_tokens(
     tokenizer: PreTrainedTokenizerFast, documents: Iterable[str], tokens: int
 ) -> list[np.ndarray]:
-    """Whole documents until at least `tokens` tokens are there."""
+    """Whole documents until at least `tokens` tokens are there (none where tokens is 0)."""
     taken: list[np.ndarray] = []
     count = 0
+    if tokens == 0:  # a target share of 1 leaves no English
+        return taken
     for ids in encode_stream(tokenizer, documents):
         taken.append(ids)
         count += len(ids)

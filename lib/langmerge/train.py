@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from langmerge.model import StateDict, state
 
 IGNORED = -100
+Batch = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,11 @@ def collate_answers(examples: list[tuple[list[int], list[int]]]) -> dict[str, to
     width = max(len(prompt) + len(answer) for prompt, answer in examples)
     ids = torch.zeros(len(examples), width, dtype=torch.int64)
     labels = torch.full_like(ids, IGNORED)
-    mask = torch.zeros_like(ids)
     for row, (prompt, answer) in enumerate(examples):
         end = len(prompt) + len(answer)
         ids[row, :end] = torch.tensor(prompt + answer)
         labels[row, len(prompt) : end] = torch.tensor(answer)
-        mask[row, :end] = 1
-    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+    return {"input_ids": ids, "labels": labels}
 
 
 class _InOrder(Trainer):
@@ -86,6 +86,17 @@ class _InOrder(Trainer):
 
     def _get_train_sampler(self, *args: object, **kwargs: object) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)
+
+    def compute_loss(self, model: LlamaForCausalLM, inputs: Batch, **_: object) -> torch.Tensor:
+        """Mean cross-entropy of the labelled tokens, as the model's own loss is.
+
+        Only positions that predict a label go through the output matrix, and padding needs no
+        mask where it stands on the right of a causal model: half the time of the stock loss.
+        """
+        labels = inputs["labels"][:, 1:]
+        hidden = model.model(input_ids=inputs["input_ids"]).last_hidden_state[:, :-1]
+        labelled = labels != IGNORED
+        return cross_entropy(model.lm_head(hidden[labelled]), labels[labelled])
 
 
 class _Keep(TrainerCallback):

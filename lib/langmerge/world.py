@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from langmerge import paths
-from langmerge.errors import LangmergeError
+from langmerge.errors import LangmergeError, readable
+from langmerge.files import read_yaml
 
 #: The construction's name and the roles that its template may use, in every language.
 CONSTRUCTIONS: dict[str, tuple[str, ...]] = {
@@ -94,9 +94,9 @@ def concepts() -> Concepts:
     """The shipped inventory of concepts."""
     path = paths.data() / "concepts.yaml"
     try:
-        return Concepts.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise LangmergeError(f"{path}: {error}") from None
+        return Concepts.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise LangmergeError(f"{path}: {readable(error)}") from None
 
 
 @dataclass(frozen=True)

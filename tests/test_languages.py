@@ -1,0 +1,305 @@
+"""Languages: the shipped files are whole, generated ones keep their promises, bad ones teach."""
+
+import re
+import unicodedata
+from functools import cache
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from langmerge import languages, paths
+from langmerge.errors import LangmergeError
+from langmerge.languages import ROLE, SLOT, Language
+from langmerge.realize import Realizer
+from langmerge.world import CONSTRUCTIONS, Proposition, concepts
+
+SHIPPED = sorted(path.stem for path in (paths.data() / "languages").glob("*.yaml"))
+CONTROLS = [f"zzz_{number:04d}" for number in range(12)]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A LANGMERGE_HOME of the test's own; what was cached from another is forgotten."""
+    monkeypatch.setenv("LANGMERGE_HOME", str(tmp_path))
+    languages.load.cache_clear()
+    (tmp_path / "languages").mkdir()
+    yield tmp_path
+    languages.load.cache_clear()
+
+
+def words_of(language: Language, role: str) -> dict[str, list[str]]:
+    """All forms of the words of a role, by concept."""
+    kind = next(kind for kind, its in ROLE.items() if its == role)
+    forms = language.forms[role]
+    return {
+        concept: [language.form(role, concept, form) for form in forms]
+        for concept in language.words[kind]
+    }
+
+
+def vocabulary(language: Language) -> set[str]:
+    """Every token that the language's sentences may contain, in lower case."""
+    texts = [SLOT.sub(" ", template) for template in language.templates.values()]
+    for role in ROLE.values():
+        texts += [form for forms in words_of(language, role).values() for form in forms]
+    return set(re.findall(r"\w+", " ".join(texts).casefold()))
+
+
+@cache
+def raw(code: str) -> str:
+    return (paths.data() / "languages" / f"{code}.yaml").read_text(encoding="utf-8")
+
+
+def mended(**changes) -> dict:
+    """English as its file has it, ready to be spoilt."""
+    return yaml.safe_load(raw("eng_Latn")) | changes
+
+
+def write(folder, content, name="eng_Latn"):
+    path = folder / f"{name}.yaml"
+    text = content if isinstance(content, str) else dump(content)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def dump(content: dict) -> str:
+    return yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
+
+
+def complaint(path) -> str:
+    with pytest.raises(LangmergeError) as caught:
+        languages.read(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def every_proposition():
+    """Every construction, each concept at least once in each of its roles."""
+    ids = {ROLE[kind]: names for kind, names in concepts().by_kind().items()}
+    for construction, roles in CONSTRUCTIONS.items():
+        for number in range(max((len(ids[role]) for role in roles), default=1)):
+            yield Proposition.of(
+                construction, **{role: ids[role][number % len(ids[role])] for role in roles}
+            )
+
+
+def test_english_and_three_languages_of_three_scripts_are_shipped():
+    assert "eng_Latn" in SHIPPED
+    assert len({languages.load(code).script for code in SHIPPED} - {"Latin"}) >= 3
+
+
+@pytest.mark.parametrize("code", SHIPPED)
+def test_a_shipped_file_says_whose_it_is(code):
+    language = languages.load(code)
+    assert language.code == code
+    assert language.provenance and language.family and language.autonym
+    assert not language.is_control
+
+
+@pytest.mark.parametrize("code", [*SHIPPED, *CONTROLS[:3]])
+def test_every_construction_is_said_with_every_word(code):
+    language = languages.load(code)
+    say = Realizer(language)
+    for proposition in every_proposition():
+        text = say(proposition)
+        assert not set("{}<>") & set(text), text
+        assert text == " ".join(text.split()), text
+        assert text == unicodedata.normalize("NFC", text), text
+        for role, concept in proposition.roles:
+            assert any(form in text for form in words_of(language, role)[concept]), (role, text)
+
+
+@pytest.mark.parametrize("code", SHIPPED)
+def test_every_letter_of_every_sentence_is_of_the_script(code):
+    language = languages.load(code)
+    say = Realizer(language)
+    for letter in {letter for it in every_proposition() for letter in say(it) if letter.isalpha()}:
+        assert unicodedata.name(letter).startswith(language.script.upper()), letter
+
+
+@pytest.mark.parametrize("code", SHIPPED)
+def test_the_autonym_is_in_the_languages_script(code):
+    language = languages.load(code)
+    letter = next(letter for letter in language.autonym if letter.isalpha())
+    assert unicodedata.name(letter).startswith(language.script.upper())
+
+
+def test_the_three_word_orders_come_in_turn():
+    """As sentences show them: where the verb stands, and what comes first."""
+    said = Proposition.of("act", person="mother", action="cook", thing="rice")
+    for number, code in enumerate(CONTROLS):
+        language = languages.load(code)
+        names = {
+            "S": language.form("person", "mother"),
+            "V": language.form("action", "cook"),
+            "O": words_of(language, "thing")["rice"][-1],
+        }
+        words = Realizer(language)(said).rstrip(".").split()
+        order = "".join(next(k for k, name in names.items() if name == word) for word in words)
+        assert order == language.word_order == ("SOV", "VSO", "SVO")[number % 3]
+
+
+def test_generation_is_deterministic():
+    for number in (0, 1, 2, 4711):
+        assert languages.generate(number) == languages.generate(number)
+    assert languages.load("zzz_0007") == languages.generate(7)
+
+
+def test_control_languages_share_no_word_with_english():
+    english = vocabulary(languages.load("eng_Latn"))
+    for code in CONTROLS:
+        assert not vocabulary(languages.load(code)) & english
+
+
+def test_words_of_one_control_language_are_all_different():
+    for code in CONTROLS:
+        language = languages.load(code)
+        forms = [
+            form
+            for role in ROLE.values()
+            for forms in words_of(language, role).values()
+            for form in set(forms)
+        ]
+        assert len(forms) == len(set(forms)), code
+
+
+def test_control_languages_coincide_by_chance_at_most():
+    """Each draws its own lexicon: a form or two may be the same, a vocabulary may not."""
+    vocabularies = [vocabulary(languages.load(code)) for code in CONTROLS]
+    for i, one in enumerate(vocabularies):
+        for other in vocabularies[:i]:
+            assert len(one & other) <= 0.02 * min(len(one), len(other))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 9999))
+def test_every_control_language_passes_the_check_of_files(number):
+    assert not list(languages._problems(languages.generate(number)))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "where", "what"),
+    [
+        (lambda d: d["words"]["things"].pop("rice"), "words.things.rice", "missing"),
+        (lambda d: d["words"].pop("times"), "words.times.today", "missing"),
+        (lambda d: d["words"].update(thing={}), "words.thing:", "did you mean things"),
+        (lambda d: d["words"]["things"].update(ric="rice"), "words.things.ric", "rice"),
+        (lambda d: d["words"]["places"].update(city="รณ"), "words.places.city", "script Latin"),
+        (lambda d: d["words"]["places"].update(city="<b>city</b>"), "places.city", "'<'"),
+        (lambda d: d["words"]["places"].update(city="city1"), "words.places.city", "'1'"),
+        (lambda d: d["words"]["places"].update(city="cite\u0301"), "places.city", "normal form C"),
+        (lambda d: d["words"]["places"].update(city=""), "words.places.city", "empty"),
+        (lambda d: d["words"]["places"].update(city=" city"), "words.places.city", "space"),
+        (lambda d: d["words"]["places"].update(city=3), "words.places.city", "string"),
+        (lambda d: d["words"]["places"].update(city={}), "words.places.city", "forms missing"),
+        (lambda d: d["words"]["places"].update(city={"x": "y"}), "words.places.city", "x"),
+        (lambda d: d["templates"].pop("act"), "templates.act", "missing"),
+        (lambda d: d["templates"].update(akt="x"), "templates.akt", "did you mean act"),
+        (lambda d: d["templates"].update(act="{person} {action}."), "templates.act", "{thing}"),
+        (lambda d: d["templates"].update(about="{topic} {plase}"), "templates.about", "{plase}"),
+        (lambda d: d["templates"].update(about="{topic.xyz}"), "templates.about", "topic.xyz"),
+        (lambda d: d["templates"].update(about="{topic} { topic}"), "templates.about", "brace"),
+        (lambda d: d["templates"].update(about="{topic} இது"), "templates.about", "script Latin"),
+        (lambda d: d["templates"].update(about="{topic} e\u0301"), "templates.about", "form C"),
+        (lambda d: d["forms"].pop("thing"), "forms.thing", "missing"),
+        (lambda d: d["forms"].update(thingy=["a"]), "forms.thingy", "did you mean thing"),
+        (lambda d: d.update(code="eng_Latin"), "'eng_Latin'", "eng_Latn.yaml"),
+        (lambda d: d.pop("script"), "script", "required"),
+        (lambda d: d.update(skript="Latin"), "skript", "not permitted"),
+    ],
+)
+def test_a_bad_file_is_named_with_concept_and_problem(tmp_path, spoil, where, what):
+    content = mended()
+    spoil(content)
+    message = complaint(write(tmp_path, content))
+    assert any(where in line and what in line for line in message.splitlines()), message
+
+
+def test_a_word_used_twice_is_named_with_both_concepts(tmp_path):
+    content = mended()
+    content["words"]["places"]["city"] = content["words"]["places"]["village"]
+    message = complaint(write(tmp_path, content))
+    assert "words.places.city" in message and "already the word of village" in message
+
+
+def test_options_have_to_differ_in_the_form_that_options_take(tmp_path):
+    """Two topics may not be told apart by their citation forms alone."""
+    content = mended(forms=mended()["forms"] | {"topic": ["plain", "option"]})
+    topics = list(concepts().topics)
+    content["words"]["topics"] = {
+        topic: {"plain": "abcdef"[i] * 2, "option": "same" if i < 2 else "ghijkl"[i] * 2}
+        for i, topic in enumerate(topics)
+    }
+    for name, template in content["templates"].items():
+        content["templates"][name] = re.sub(r"\{topic\.\w+\}", "{topic}", template)
+    languages.read(write(tmp_path, content))  # where no task asks for that form it may be shared
+    content["templates"]["answer_kind"] = "{topic.option}"
+    message = complaint(write(tmp_path, content))
+    assert f"words.topics.{topics[1]}: 'same' (option)" in message
+
+
+def test_a_key_given_twice_is_an_error(tmp_path):
+    text = re.sub(r"(?m)^( +)(city: .*)$", r"\1\2\n\1\2", raw("eng_Latn"), count=1)
+    assert text != raw("eng_Latn")
+    assert "'city' is given twice" in complaint(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "code: [", "? [a, b]\n: c\n", "- a\n- b\n", "code: \tx: y", "3"]
+)
+def test_a_file_that_is_no_language_at_all(tmp_path, text):
+    complaint(write(tmp_path, text))
+
+
+def test_a_file_in_another_encoding(tmp_path):
+    path = tmp_path / "eng_Latn.yaml"
+    path.write_bytes(raw("eng_Latn").encode("utf-16"))
+    complaint(path)
+
+
+def test_all_problems_of_a_file_are_listed_at_once(tmp_path):
+    content = mended()
+    del content["words"]["things"]["rice"], content["templates"]["act"]
+    message = complaint(write(tmp_path, content))
+    assert "words.things.rice" in message and "templates.act" in message
+
+
+def test_merge_keys_of_yaml_are_no_duplicates(tmp_path):
+    content = mended()
+    content.pop("hub", None)
+    text = dump(content) + "hub: {a: &a {x: 1}, b: {<<: *a, y: 2}}\n"
+    assert languages.read(write(tmp_path, text)).hub["b"] == {"x": 1, "y": 2}
+
+
+def test_tone_marks_without_a_composed_letter_are_latin(tmp_path):
+    content = mended()
+    content["words"]["places"]["city"] = unicodedata.normalize("NFC", "ìlú ọ́ 'ʼ")
+    assert languages.read(write(tmp_path, content)).form("place", "city").startswith("ìlú")
+
+
+@pytest.mark.parametrize(
+    ("code", "near"), [("tam_Tamil", "tam_Taml"), ("tam", "tam_Taml"), ("eng_latn", "eng_Latn")]
+)
+def test_an_unknown_language_names_the_nearest(code, near):
+    with pytest.raises(LangmergeError, match=f"{code!r}.*{near}"):
+        languages.load(code)
+
+
+@pytest.mark.parametrize("code", ["", "zzz_3", "../eng_Latn", "zzz_00000", 3, "q w", "a\0b"])
+def test_a_code_that_is_none_says_what_there_is(code):
+    with pytest.raises(LangmergeError, match="zzz_0000 to zzz_9999"):
+        languages.load(code)
+
+
+def test_a_users_own_language_is_found(home):
+    write(home / "languages", mended(code="qqq_Latn"), "qqq_Latn")
+    assert "qqq_Latn" in languages.codes()
+    assert languages.load("qqq_Latn").code == "qqq_Latn"
+
+
+def test_a_users_own_file_comes_before_the_shipped_one(home):
+    write(home / "languages", mended(name="My English"))
+    assert languages.load("eng_Latn").name == "My English"
+    assert languages.codes().count("eng_Latn") == 1
