@@ -75,6 +75,14 @@ Markdown(
 # %%
 results = study.run(language=language, profile=profile, seeds=seeds, budgets=budgets)
 
+# %% tags=["hide-input"]
+settings = [
+    {"method": method, "setting": name, **values}
+    for method in results.plan.default
+    for name, values in results.plan.settings(method).items()
+]
+plotting.table(pd.DataFrame(settings), name="settings")
+
 # %% [markdown]
 # ## Does English SFT teach the tasks?
 #
