@@ -448,5 +448,5 @@ def test_bad_input_is_told_before_anything_is_trained(tiny_lab, idle, options, t
 
 def test_a_mistaken_fine_tuning_setting_is_told(results):
     default = results.plan.default | {"ct_then_sft": {"learning_rat": 1e-3}}
-    with pytest.raises(LangmergeError, match=r"default\.ct_then_sft\.learning_rat"):
+    with pytest.raises(LangmergeError, match=r"default\.ct_then_sft: learning_rat: "):
         run(default=default)

@@ -17,13 +17,12 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from langmerge import corpus, languages, model, paths, tokenizer, train
-from langmerge.errors import LangmergeError
-from langmerge.files import sha256, write_text
+from langmerge.errors import LangmergeError, readable
+from langmerge.files import read_yaml, sha256, write_text
 from langmerge.model import StateDict
 from langmerge.world import concepts
 
@@ -87,11 +86,14 @@ def recipe(path: Path | None = None) -> BaseRecipe:
     Raises LangmergeError, naming the file and the key, where it is missing or makes no sense.
     """
     path = path or paths.data() / "base_recipe.yaml"
+    if not path.is_file():
+        raise LangmergeError(f"no recipe of a base in {path}")
+    raw = read_yaml(path)
     try:
-        return BaseRecipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise LangmergeError(f"no recipe of a base in {path}") from None
-    except (ValidationError, yaml.YAMLError, LangmergeError) as error:
+        return BaseRecipe.model_validate(raw)
+    except ValidationError as error:
+        raise LangmergeError(f"{path}: {readable(error)}") from None
+    except LangmergeError as error:  # a language that is unknown or not valid
         raise LangmergeError(f"{path}: {error}") from None
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from langmerge import base as base_module
 from langmerge import jobs
 from langmerge.cells import Cell, Election, source_of
-from langmerge.errors import LangmergeError
+from langmerge.errors import LangmergeError, readable
 from langmerge.experts import Expert, continual_pretrain, finetune
 from langmerge.profiles import Finetuning, Profile, Settings
 from langmerge.store import Store
@@ -109,8 +109,7 @@ def _finetuning(plan: Profile, setting: str, values: Settings) -> Finetuning:
         return Finetuning.model_validate(plan.finetuning.model_dump() | values)
     except ValidationError as error:
         where = f"profile {plan.name}: {setting}.ct_then_sft"
-        wrong = [f"{where}.{problem['loc'][0]}: {problem['msg']}" for problem in error.errors()]
-        raise LangmergeError("; ".join(wrong)) from None
+        raise LangmergeError(f"{where}: {readable(error)}") from None
 
 
 def train_sft(plan: Profile, root: Path, seed: int, only_find: bool = False) -> Expert | None:

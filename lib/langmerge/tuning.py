@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from langmerge import base as base_module
 from langmerge import grid, paths, profiles, study
 from langmerge.cells import Cell
-from langmerge.errors import LangmergeError, nearest
-from langmerge.files import write_text
+from langmerge.errors import LangmergeError, nearest, readable
+from langmerge.files import read_yaml, write_text
 from langmerge.profiles import Profile, Settings
 
 MARK = "# --- below: chosen on the development languages by `langmerge tune`, then frozen ---\n"
@@ -41,9 +41,9 @@ def search() -> Search:
     """The shipped search."""
     path = paths.data() / "tuning.yaml"
     try:
-        return Search.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise LangmergeError(f"{path}: {error}") from None
+        return Search.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise LangmergeError(f"{path}: {readable(error)}") from None
 
 
 def trials(what: Search, method: str, default: Settings) -> list[Settings]:
