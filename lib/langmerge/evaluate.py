@@ -48,7 +48,8 @@ class Suite:
 class Evaluation:
     """What a model answered.
 
-    scores: one row per task (and ``text``): task, metric, value, stderr, n, chance.
+    scores: one row per task (and ``text``): task, metric, value, stderr, n, chance, scoring
+        ("one token" or "per byte": the rule by which options were scored).
     items: one row per item: task, item, concept, answer, prediction, correct, margin (the
         right option's score minus the best wrong one's) and every option's score.
     """
@@ -171,6 +172,7 @@ def _items(task: str, samples: list[dict]) -> pd.DataFrame:
                 "task": task,
                 "item": document["id"],
                 "concept": document["concept"],
+                "scoring": "per byte" if document["per_byte"] else "one token",
                 "answer": answer,
                 "prediction": int(np.argmax(scores)),
                 "correct": bool(np.argmax(scores) == answer),
@@ -190,8 +192,9 @@ def _scores(items: pd.DataFrame) -> list[dict]:
             "stderr": np.sqrt(correct.mean() * (1 - correct.mean()) / len(correct)),
             "n": len(correct),
             "chance": 1 / tasks.TASKS[task],
+            "scoring": scoring,
         }
-        for task, correct in items.groupby("task", sort=False)["correct"]
+        for (task, scoring), correct in items.groupby(["task", "scoring"], sort=False)["correct"]
     ]
 
 
@@ -222,6 +225,7 @@ def _text_score(found: dict, name: str, texts: list[str]) -> dict:
         "stderr": stderr,
         "n": len(texts),
         "chance": float("nan"),
+        "scoring": "running text",
     }
 
 

@@ -54,7 +54,9 @@ def continual_pretrain(
 ) -> dict[int, Expert] | None:
     """The CT experts of one run by their budget in tokens (checkpoints of the same run).
 
-    only_find: train nothing; None where the store lacks them.
+    A budget's expert does not depend on the other budgets: the text of a run is one stream,
+    its rate is constant, and a run that lacks a budget is run again up to that budget alone.
+    only_find: train nothing; None where the store lacks one.
     """
     spec = {
         "base": base.hash,
@@ -62,44 +64,65 @@ def continual_pretrain(
         "english": fingerprint("eng_Latn"),
         "seed": seed,
         "settings": settings.model_dump(),
-        "budgets": sorted(budgets),
     }
-
-    def compute(folder: Path) -> None:
-        rows = _ct_rows(base, language, seed, settings, max(budgets))
-        per_step = settings.tokens_per_step
-        train.fit(
-            model.with_state(base.architecture, base.weights).train(),
-            train.Rows(rows),
-            train.Recipe(max(budgets) // per_step, settings.batch, settings.learning_rate),
-            keep_at=lambda step, weights: model.save(weights, folder / _ct_name(step * per_step)),
-            steps={budget // per_step for budget in budgets},
-        )
-
-    folder = store.find("ct", spec) if only_find else store.get("ct", spec, compute)
-    if folder is None:
+    folders = {tokens: store.find("ct", spec | {"tokens": tokens}) for tokens in budgets}
+    missing = [tokens for tokens, folder in folders.items() if folder is None]
+    if missing and only_find:
         return None
-    return {budget: _expert(folder / _ct_name(budget)) for budget in budgets}
+    if missing:
+        _run_ct(store, base, language, seed, settings, missing, spec)
+        folders |= {tokens: store.find("ct", spec | {"tokens": tokens}) for tokens in missing}
+    return {tokens: _expert(folder / "model.safetensors") for tokens, folder in folders.items()}
 
 
-def _ct_name(tokens: int) -> str:
-    return f"ct-{tokens}.safetensors"
+def _run_ct(
+    store: Store,
+    base: Base,
+    language: str,
+    seed: int,
+    settings: ContinualPretraining,
+    budgets: list[int],
+    spec: dict[str, object],
+) -> None:
+    """Train up to the largest budget and store each budget's expert as soon as it is there."""
+    per_step = settings.tokens_per_step
+
+    def keep(step: int, weights: StateDict) -> None:
+        found = spec | {"tokens": step * per_step}
+        store.get("ct", found, lambda folder: model.save(weights, folder / "model.safetensors"))
+
+    train.fit(
+        model.with_state(base.architecture, base.weights).train(),
+        train.Rows(_ct_rows(base, language, seed, settings, max(budgets))),
+        train.Recipe(max(budgets) // per_step, settings.batch, settings.learning_rate),
+        keep_at=keep,
+        steps={tokens // per_step for tokens in budgets},
+    )
 
 
 def _ct_rows(
     base: Base, language: str, seed: int, settings: ContinualPretraining, tokens: int
 ) -> np.ndarray:
-    """The CT text of a seed: documents of the target language and English, mixed and packed."""
-    rng = np.random.default_rng([seed, 17, *map(ord, language)])
-    target = round(tokens * settings.target_share)
-    documents = [
-        ids
-        for code, quota in ((language, target), ("eng_Latn", tokens - target))
-        for ids in tokenizer.take_tokens(base.tokenizer, corpus.documents(code, rng), quota)
-    ]
-    order = rng.permutation(len(documents))
-    rows = tokenizer.pack([documents[i] for i in order], settings.sequence)
-    return rows[: tokens // settings.sequence]
+    """The first `tokens` tokens of a seed's CT text, packed.
+
+    One endless stream of documents: the next is in the target language as long as that is
+    behind its share. A larger budget continues the text of a smaller one.
+    """
+    streams = {
+        code: tokenizer.encode_stream(base.tokenizer, corpus.documents(code, rng))
+        for code, rng in (
+            (language, np.random.default_rng([seed, 17, *map(ord, language)])),
+            ("eng_Latn", np.random.default_rng([seed, 19, *map(ord, language)])),
+        )
+    }
+    taken: list[np.ndarray] = []
+    counts = dict.fromkeys(streams, 0)
+    while (total := sum(counts.values())) < tokens:
+        behind = counts[language] <= settings.target_share * total
+        code = language if behind or settings.target_share == 1 else "eng_Latn"
+        taken.append(next(streams[code]))
+        counts[code] += len(taken[-1])
+    return tokenizer.pack(taken, settings.sequence)[: tokens // settings.sequence]
 
 
 def finetune(

@@ -37,7 +37,9 @@ _SPLIT_TENTHS: dict[Split, range] = {"train": range(0, 6), "dev": range(6, 8), "
 class Item:
     """A question without a language: what is said, the options, and the right one.
 
-    concept is the concept that the item is about: items of one concept are one cluster.
+    concept is what the item is about, and items of one concept are one cluster: the topic
+    where the answer is a topic's word (there are six of those, however many things there
+    are), the action of a ``thing`` item, the thing of an ``action`` item.
     """
 
     task: str
@@ -123,7 +125,6 @@ def _draw_topic(speaker: Speaker, split: Split, number: int) -> Item:
     about = speaker.sample([topics[0]] * on_topic + topics[1 : 5 - on_topic], 4)
     acts = [_triple(speaker, split, topic) for topic in about]
     options = tuple(Proposition.of("answer_about", topic=topic) for topic in speaker.topics)
-    first = next(roles for roles, topic in zip(acts, about, strict=True) if topic == topics[0])
     return Item(
         task="topic",
         number=number,
@@ -131,7 +132,7 @@ def _draw_topic(speaker: Speaker, split: Split, number: int) -> Item:
         question=Proposition.of("question_about"),
         options=options,
         answer=speaker.topics.index(topics[0]),
-        concept=first["thing"],
+        concept=topics[0],
     )
 
 
@@ -146,7 +147,7 @@ def _draw_kind(speaker: Speaker, split: Split, number: int) -> Item:
         question=Proposition.of("question_kind", thing=roles["thing"]),
         options=tuple(Proposition.of("answer_kind", topic=topic) for topic in order),
         answer=order.index(topics[0]),
-        concept=roles["thing"],
+        concept=topics[0],
     )
 
 

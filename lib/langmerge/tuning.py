@@ -49,9 +49,7 @@ def search() -> Search:
 def trials(what: Search, method: str, default: Settings) -> list[Settings]:
     """A method's trials, its default first, the others drawn from the lists without repetition."""
     values = what.methods[method]
-    combinations = [
-        dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())
-    ]
+    combinations = [_settings(values, drawn) for drawn in itertools.product(*values.values())]
     others = [combination for combination in combinations if combination != default]
     if len(others) < what.trials - 1:
         raise LangmergeError(
@@ -61,6 +59,15 @@ def trials(what: Search, method: str, default: Settings) -> list[Settings]:
     rng = np.random.default_rng([what.seed, *map(ord, method)])
     drawn = rng.permutation(len(others))[: what.trials - 1]
     return [default, *(others[i] for i in drawn)]
+
+
+def _settings(values: dict[str, list], drawn: tuple) -> Settings:
+    """One combination; a key like ``density_ct + density_sft`` gives both the same value."""
+    return {
+        name.strip(): value
+        for names, value in zip(values, drawn, strict=True)
+        for name in names.split("+")
+    }
 
 
 def tune(
