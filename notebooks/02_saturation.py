@@ -13,10 +13,10 @@
 # %% [markdown]
 # # Saturation
 #
-# **The claim** {cite:p}`tao2024unlocking`: with more text the merged model stops improving. The
+# **The claim** {cite:p}`tao2024unlocking`: with more text the merged model stops improving, for
+# important SFT parameters are lost in the merge. How they would be lost is spelled out here: the
 # CT update grows, and in the election of TIES merging {cite:p}`yadav2023ties`, which lets the
-# larger update decide the sign of every parameter, more and more SFT parameters are out-voted
-# and discarded.
+# larger update decide the sign of every parameter, more and more SFT parameters are out-voted.
 #
 # This notebook shows the curve, and then its supposed cause: the share of SFT parameters that
 # the election discards, layer by layer, as CT grows.
@@ -26,7 +26,7 @@ from IPython.display import HTML, Markdown, display
 
 from langmerge import base as lab_base
 from langmerge import claims, languages, live, merging, plotting, statistics, study
-from langmerge.notebook import figure, glue
+from langmerge.notebook import check_parameters, figure, glue
 from langmerge.provenance import footer
 
 # %% [markdown]
@@ -40,6 +40,7 @@ budgets = None  # CT tokens, e.g. [16384, 65536]; None takes the profile's
 density = 0.7  # share of each task vector that the example below keeps
 
 # %% tags=["hide-input"]
+check_parameters(["language", "profile", "seeds", "budgets", "density"], globals())
 target = languages.load(language)
 plotting.use_style()
 Markdown(f"The target language is **{target.name}** ({target.autonym}).")
@@ -51,8 +52,8 @@ largest = max(results.budgets)
 # %% [markdown]
 # ## One item, live
 #
-# The first test item that the merged model answers rightly and the first that it does not,
-# asked of the loaded checkpoints of the largest budget.
+# The first test item of the task *topic* that the merged model answers rightly and the first
+# that it does not, asked of the loaded checkpoints of the first seed and the largest budget.
 
 # %%
 shown = live.examples(results, ct_tokens=max(results.budgets))
@@ -63,9 +64,19 @@ for item in shown:
 fig = plotting.option_probabilities(shown[0].table)
 figure(
     fig,
-    name="fig-live-2-XXlangXX",
-    caption="The first of these items: the probability that each model gives to each option. "
-    "The right option is marked.",
+    name="fig-live-2-right-XXlangXX",
+    caption="The item that the merged model answers rightly: each model's probability of each "
+    "option, renormalised over the options. The right one is marked.",
+    alt=plotting.alt(fig),
+)
+
+# %% tags=["hide-input"]
+fig = plotting.option_probabilities(shown[-1].table)
+figure(
+    fig,
+    name="fig-live-2-wrong-XXlangXX",
+    caption="The item that it does not answer rightly: each model's probability of each "
+    "option, renormalised over the options. The right one is marked.",
     alt=plotting.alt(fig),
 )
 

@@ -30,7 +30,7 @@ import torch
 from IPython.display import HTML, Markdown, display
 
 from langmerge import claims, languages, live, plotting, statistics, study
-from langmerge.notebook import figure, glue
+from langmerge.notebook import check_parameters, figure, glue
 from langmerge.provenance import footer
 
 # %% [markdown]
@@ -44,6 +44,7 @@ budgets = None  # CT tokens, e.g. [16384, 65536]; None takes the profile's
 slack = 1.0  # the slack of the worked example below
 
 # %% tags=["hide-input"]
+check_parameters(["language", "profile", "seeds", "budgets", "slack"], globals())
 target = languages.load(language)
 plotting.use_style()
 Markdown(f"The target language is **{target.name}** ({target.autonym}).")
@@ -111,8 +112,8 @@ results = study.run(
 # %% [markdown]
 # ## One item, live
 #
-# The first test item that the merged model answers rightly and the first that it does not,
-# asked of the loaded checkpoints of the largest budget.
+# The first test item of the task *topic* that the merged model answers rightly and the first
+# that it does not, asked of the loaded checkpoints of the first seed and the largest budget.
 
 # %%
 shown = live.examples(results, ct_tokens=max(results.budgets), merged="ties_sv")
@@ -123,9 +124,19 @@ for item in shown:
 fig = plotting.option_probabilities(shown[0].table)
 figure(
     fig,
-    name="fig-live-3-XXlangXX",
-    caption="The first of these items: the probability that each model gives to each option. "
-    "The right option is marked.",
+    name="fig-live-3-right-XXlangXX",
+    caption="The item that the merged model answers rightly: each model's probability of each "
+    "option, renormalised over the options. The right one is marked.",
+    alt=plotting.alt(fig),
+)
+
+# %% tags=["hide-input"]
+fig = plotting.option_probabilities(shown[-1].table)
+figure(
+    fig,
+    name="fig-live-3-wrong-XXlangXX",
+    caption="The item that it does not answer rightly: each model's probability of each "
+    "option, renormalised over the options. The right one is marked.",
     alt=plotting.alt(fig),
 )
 
@@ -182,6 +193,9 @@ plotting.table(statistics.comparison(results, METHODS, SETTINGS), name="numbers"
 # A slack of $\xi$ is a vote of weight $1 + \xi$ for SFT. Larger weights or a larger $\lambda$
 # pull in the same direction, which is why the plain sum of the vectors (Chat Vector, task
 # arithmetic) stands in the table: it throws nothing away.
+#
+# That slack lowers the discarded share follows from how it is built; among the claims below it
+# only checks that the intervention took hold. What slack is for is the accuracy.
 #
 # ## The verdict
 

@@ -37,6 +37,7 @@ TINY_PROFILE = {
     "items": 4,
     "text_documents": 2,
     "english_items": 4,
+    "english_floor": 0,
     "slacks": [1, float("inf")],
     "continual_pretraining": {
         "learning_rate": 1e-3,

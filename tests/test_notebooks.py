@@ -6,7 +6,8 @@ import re
 import pytest
 
 from langmerge import execution, paths
-from langmerge.notebook import LANGUAGE_TOKEN
+from langmerge.errors import LangmergeError
+from langmerge.notebook import LANGUAGE_TOKEN, check_parameters
 
 SOURCES = sorted(paths.notebooks().glob("*.py"))
 IDS = [source.stem for source in SOURCES]
@@ -48,3 +49,17 @@ def test_figures_have_a_label_for_their_language(source):
         given = {word.arg: word.value for word in call.keywords}
         assert LANGUAGE_TOKEN in ast.unparse(given["name"])
         assert given.keys() >= {"name", "caption", "alt"}
+
+
+def test_a_misspelt_parameter_is_told():
+    known = ["language", "profile", "seeds"]
+    check_parameters(known, {"language": "tam_Taml", "shown": 3, "_langauge": 1, "languages": ast})
+    with pytest.raises(LangmergeError, match=r"'langauge'.*did you mean language"):
+        check_parameters(known, {"language": "tam_Taml", "langauge": "ben_Beng"})
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+def test_notebooks_check_the_very_parameters_that_they_have(source):
+    (call,) = re.findall(r"^check_parameters\((\[.*?\]), globals\(\)\)$", source.read_text(), re.M)
+    cell = source.read_text().split('tags=["parameters"]')[1].split("# %%")[0]
+    assert ast.literal_eval(call) == re.findall(r"^(\w+) =", cell, re.M)

@@ -100,7 +100,9 @@ def test_the_right_option_belongs_and_no_other_does(seed, split):
 @given(SEEDS)
 def test_an_item_is_about_a_concept_it_names(seed):
     for item in drawn("test", seed):
-        named = {concept for said in (*item.context, item.question) for _, concept in said.roles}
+        right = item.options[item.answer]
+        said = (*item.context, item.question, right)
+        named = {concept for proposition in said for _, concept in proposition.roles}
         assert item.concept in named
 
 

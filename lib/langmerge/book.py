@@ -110,7 +110,8 @@ def verdicts(results: dict[str, Any]) -> str:
         f"{languages.load(code).name}: {len(found.seeds)} seeds, profile `{found.profile}`"
         for code, found in results.items()
     )
-    return "\n".join(lines) + f"\n\n{rests}.\n"
+    notes = {found.plan.note for found in results.values() if found.plan.note}
+    return "\n".join(lines) + f"\n\n{rests}.\n" + "".join(f"\n**{note}**\n" for note in notes)
 
 
 def require_checkout() -> Path:

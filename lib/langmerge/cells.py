@@ -50,11 +50,20 @@ def _sources(function: Callable, seen: set[Callable]) -> Iterator[str]:
             f"the election {function!r} has no source to be known by: write it as a `def` in a "
             "cell or a file"
         ) from None
+    yield f"defaults: {function.__defaults__!r} {function.__kwdefaults__!r}"
     for name, value in sorted({**outside.globals, **outside.nonlocals}.items()):
-        if isinstance(value, bool | int | float | str | tuple | list | dict):
+        if isinstance(value, torch.Tensor):
+            yield f"{name} = {value.tolist()!r}"
+        elif isinstance(value, bool | int | float | str | tuple | list | dict):
             yield f"{name} = {value!r}"
-        elif _is_helper(value, function) and value not in seen:
-            yield from _sources(value, seen)
+        elif _is_helper(value, function):
+            if value not in seen:
+                yield from _sources(value, seen)
+        elif not inspect.ismodule(value) and not callable(value):
+            raise LangmergeError(
+                f"the election uses {name}, a {type(value).__name__}, whose value cannot be told "
+                "apart from another: use a number, a list or a tensor"
+            )
 
 
 def _is_helper(value: object, function: Callable) -> bool:

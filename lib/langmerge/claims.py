@@ -421,11 +421,17 @@ def _missing(
     known = set(frame["method"])
     hint = "" if term.method in known else f" ({nearest(term.method, known)})"
     seeds = ",".join(str(one) for one in results.seeds)
+    mend = (
+        f"Make it with `langmerge run --language {language} --profile {results.profile} "
+        f"--seeds {seeds}`, or name a method that was run."
+    )
+    if term.setting == "tuned" and "tuned" not in set(frame["setting"]):
+        tune = f"langmerge tune --profile {results.profile}"
+        mend = f"The profile has no tuned settings: run `{tune}`."
     return MissingResults(
         f"claim {claim.id} needs the {claim.metric} of {term.method!r}{hint}, setting "
         f"{term.setting!r}, at {budget:,} CT tokens for {language}, seed {seed}; the results of "
-        f"profile {results.profile!r} lack it. Make it with `langmerge run --language {language} "
-        f"--profile {results.profile} --seeds {seeds}`, or name a method that was run."
+        f"profile {results.profile!r} lack it. {mend}"
     )
 
 

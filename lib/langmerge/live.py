@@ -49,9 +49,10 @@ def examples(
     merged: str = "ties_mean",
     setting: str | None = None,
 ) -> list[LiveItem]:
-    """The first item that the merged model answers rightly and the first it does not.
+    """The first item of a task that the merged model answers rightly and the first it does not.
 
-    Asked of the first language and seed of the results, with the experts of one CT budget.
+    Asked of the first language and seed of the results, with the experts of one CT budget. Each
+    option's probability is renormalised over the item's options.
     setting: of the methods that have several, which ("tuned", else "default" where None).
     Raises LangmergeError where the results have no such task, method, setting or budget.
     """

@@ -10,15 +10,36 @@ replaces it by the language's code after execution.
 
 from __future__ import annotations
 
+import difflib
 import io
 import numbers
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from langmerge.errors import LangmergeError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LANGUAGE_TOKEN = "XXlangXX"
 FIGURE_KEY = "langmerge_figure"  # in an output's metadata; langmerge.execution reads it
+
+
+def check_parameters(parameters: Sequence[str], variables: Mapping[str, Any]) -> None:
+    """Raise LangmergeError where a variable looks like a misspelt parameter.
+
+    papermill takes ``-p langauge ben_Beng`` with one printed line, sets a variable that nobody
+    reads, and runs the default: call this with ``globals()`` right after the parameters.
+    """
+    for name, value in variables.items():
+        plain_value = isinstance(value, str | int | float | list | type(None))
+        if plain_value and not name.startswith("_") and name not in parameters:
+            close = difflib.get_close_matches(name, parameters, n=1, cutoff=0.75)
+            if close:
+                raise LangmergeError(
+                    f"the notebook has no parameter {name!r}: did you mean {close[0]}? "
+                    f"It has {', '.join(parameters)}."
+                )
 
 
 def glue(name: str, value: Any, display: bool = False) -> None:

@@ -70,12 +70,14 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     name: str
+    note: str = ""
     languages: Annotated[list[str], Field(min_length=1), Once]
     seeds: Annotated[list[Whole], Field(min_length=1), Once]
     budgets: Annotated[list[Positive], Field(min_length=1), Once]
     items: Positive
     text_documents: Whole = Field(ge=2)
     english_items: Positive
+    english_floor: float = Field(ge=0, le=1)
     tasks: Annotated[list[str], Field(min_length=1), Once]
     slacks: Annotated[list[Annotated[float, Field(ge=0)]], Once]
     continual_pretraining: ContinualPretraining

@@ -25,9 +25,11 @@ from langmerge.cells import (
     evaluation_spec,
     plain,
 )
+from langmerge.errors import LangmergeError
 from langmerge.evaluate import Suite
 from langmerge.profiles import Profile
 from langmerge.provenance import provenance
+from langmerge.statistics import wilson
 from langmerge.store import Store
 
 #: Cells of one suite that one job evaluates: its tasks are built once for them.
@@ -78,8 +80,27 @@ class Results:
 
     @property
     def tasks(self) -> list[str]:
-        """The reported tasks."""
-        return self.plan.tasks
+        """The reported tasks: those of the profile that English SFT has been shown to teach.
+
+        Raises LangmergeError where it has taught none.
+        """
+        taught = self.english_check().groupby("task")["counts"].all()
+        reported = [task for task in self.plan.tasks if taught[task]]
+        if not reported:
+            raise LangmergeError(
+                f"no task is one: the lower end of English SFT's Wilson interval is below "
+                f"{self.plan.english_floor} on all of {', '.join(self.plan.tasks)}. Give "
+                "fine-tuning more steps, or lower english_floor in the profile."
+            )
+        return reported
+
+    def english_check(self) -> pd.DataFrame:
+        """English SFT on English items: accuracy, Wilson interval and whether the task counts."""
+        rows = self.english[self.english["metric"] == "accuracy"]
+        bounds = [wilson(round(row.value * row.n), row.n) for row in rows.itertuples()]
+        low, high = zip(*bounds, strict=True)
+        checked = rows[["task", "seed", "value", "n", "chance"]].assign(low=low, high=high)
+        return checked.assign(counts=checked["low"] >= self.plan.english_floor)
 
 
 def run(
