@@ -79,7 +79,12 @@ results = study.run(language=language, profile=profile, seeds=seeds, budgets=bud
 # %% tags=["hide-input"]
 variants = results.rows.groupby("method")["variant"].first()
 settings = [
-    {"method": method, "setting": name, **values, "variant": variants[method]}
+    {
+        "method": method,
+        "setting": name,
+        "values": ", ".join(f"{knob} {value:g}" for knob, value in values.items()),
+        "variant": variants[method],
+    }
     for method in results.plan.default
     for name, values in results.plan.settings(method).items()
 ]

@@ -98,6 +98,7 @@ def results(
         budgets=list(budgets),
         tasks=list(TASKS),
         profile="lab",
+        plan=SimpleNamespace(note=""),
         provenance={},
     )
 

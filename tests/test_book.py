@@ -224,7 +224,8 @@ def test_the_first_page_lists_every_verdict_of_every_language():
     for row, claim in zip(rows, stated, strict=True):
         verdict = {v.claim: v for v in claims.judge(results, claim.finding)}[claim.id]
         assert claim.statement in row
-        assert row.count(f"**{verdict.verdict}** ({verdict.interval()})") == 2
+        assert row.count(f"**{verdict.verdict}**: {claims.effect(verdict)}") == 2
+        assert row.count(verdict.interval()) == 2
         assert row.endswith("| not tested |")
     assert "Tamil: 3 seeds, profile `lab`; Bengali: 3 seeds" in table
 

@@ -104,7 +104,10 @@ def verdicts(results: dict[str, Any]) -> str:
     ]
     for claim in stated:
         row = [judged[code][claim.id] for code in results]
-        words = " | ".join(f"**{verdict.verdict}** ({verdict.interval()})" for verdict in row)
+        words = " | ".join(
+            f"**{verdict.verdict}**: {claims.effect(verdict)}, {verdict.interval()}"
+            for verdict in row
+        )
         lines.append(f"| {claim.finding} | {claim.statement} | {words} | {row[0].at_7b} |")
     rests = "; ".join(
         f"{languages.load(code).name}: {len(found.seeds)} seeds, profile `{found.profile}`"

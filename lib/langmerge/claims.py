@@ -270,9 +270,7 @@ def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     rows = [
         {
             "claim": verdict.statement,
-            "effect": " ".join(
-                [_SHOWN[verdict.metric][0](verdict.effect), _SHOWN[verdict.metric][1]]
-            ),
+            "effect": effect(verdict),
             "95 % interval": verdict.interval().removeprefix("95 % interval "),
             "p (Holm)": _p(verdict.p_holm).removeprefix("p ").removeprefix("= "),
             "rests on": verdict.basis(),
@@ -297,14 +295,19 @@ def styled(verdicts: Sequence[Verdict], uuid: str = "verdicts") -> Styler:
     )
 
 
+def effect(verdict: Verdict) -> str:
+    """The effect with its unit, in words for a table."""
+    number, unit = _SHOWN[verdict.metric]
+    return f"{number(verdict.effect)} {unit}"
+
+
 def numbers(verdicts: Sequence[Verdict]) -> dict[str, str]:
     """What prose may quote, by name: ``<claim id>-verdict``, ``-effect``, ``-interval``, …"""
     quoted = {}
     for verdict in verdicts:
-        number, unit = _SHOWN[verdict.metric]
         quoted |= {
             f"{verdict.claim}-verdict": verdict.verdict,
-            f"{verdict.claim}-effect": f"{number(verdict.effect)} {unit}",
+            f"{verdict.claim}-effect": effect(verdict),
             f"{verdict.claim}-interval": verdict.interval(),
             f"{verdict.claim}-p": _p(verdict.p_holm),
             f"{verdict.claim}-basis": verdict.basis(),

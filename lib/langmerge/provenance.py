@@ -53,8 +53,9 @@ def version_of(package: str) -> str | None:
 def footer(results: Any) -> Markdown:
     """A notebook's last cell: what its numbers were computed from and with.
 
-    `results` is what ``langmerge.study.run`` returned; its own provenance (of the run that
-    computed the newest cell) is shown, not the state of the kernel that draws the figures.
+    `results` is what ``langmerge.study.run`` returned. Code and versions are those of the run
+    that gathered them; what it found in the store may be older, but of the same version of
+    every stage.
     """
     from IPython.display import Markdown
 
@@ -68,7 +69,7 @@ def footer(results: Any) -> Markdown:
         "Code": _code_state(known),
         "Versions": ", ".join(f"{name} {known[name]}" for name in ("python", *PACKAGES)),
         "Machine": f"{known['platform']} {known['machine']}, {known['cores']} cores",
-        "Computed": known["time"],
+        "Gathered": known["time"],
     }
     lines = ["| Provenance | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())]
     return Markdown("\n".join(lines))
