@@ -199,24 +199,7 @@ METHODS = [
     "ties_mean",
     "ties_sum",
 ]
-SETTINGS = ["tuned", "default", "fixed"]
-
-
-def table_of(methods):
-    """Accuracy with its interval and bits per byte of some methods, at every budget."""
-    accuracy = statistics.summarize(results, method=methods, setting=SETTINGS)
-    bits = statistics.summarize(results, metric="bits_per_byte", method=methods, setting=SETTINGS)
-    keys = ["method", "setting", "ct_tokens"]
-    table = accuracy.merge(bits[[*keys, "value"]], on=keys, suffixes=("", "_bits"))
-    table["method"] = table["method"].map(plotting.label)
-    columns = {"value": "accuracy", "n": "items", "value_bits": "bits per byte"}
-    table = table.rename(columns=columns)[
-        [*keys, "accuracy", "low", "high", "items", "seeds", "bits per byte"]
-    ]
-    return table.sort_values(["ct_tokens", "method", "setting"])
-
-
-table_of(METHODS).style.hide().set_uuid("numbers").format(precision=3)
+plotting.table(statistics.comparison(results, METHODS), name="numbers")
 
 # %% [markdown]
 # ## Controls
@@ -227,9 +210,8 @@ table_of(METHODS).style.hide().set_uuid("numbers").format(precision=3)
 # from the CT model of the largest budget.
 
 # %% tags=["hide-input"]
-table_of(
-    ["half_sft", "shuffled_ct", "norm_matched_ct", "chat_vector", "target_sft"]
-).style.hide().set_uuid("controls").format(precision=3)
+CONTROLS = ["half_sft", "shuffled_ct", "norm_matched_ct", "chat_vector", "target_sft"]
+plotting.table(statistics.comparison(results, CONTROLS), name="controls")
 
 # %% [markdown]
 # ## Where the difference comes from
