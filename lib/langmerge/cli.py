@@ -6,10 +6,10 @@ Heavy modules are imported inside the commands, so that ``--help`` answers at on
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import sys
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -194,27 +194,38 @@ def parse_seeds(text: str | None) -> list[int] | None:
 
 
 def _print_table(titles: Any, rows: Any) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*titles)
+    # A narrow terminal must not cut names, and a file or a pipe has no width.
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for title in titles:
+        table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(*map(str, row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _print_scores(results: Any) -> None:
     """Mean over seeds of every method's score, by task; the book says what they mean."""
-    keys = ["language", "ct_tokens", "method", "setting", "slack"]
-    scores = results.rows.pivot_table(
-        index=keys, columns="task", values="value", aggfunc="mean", dropna=False, observed=True
-    ).dropna(how="all")
-    rows = ([*index, *(f"{value:.3f}" for value in row)] for index, row in _pairs(scores))
-    _print_table([*keys, *scores.columns], rows)
+    keys = ["ct_tokens", "method", "setting", "slack"]
+    for code, rows in results.rows.groupby("language", sort=False):
+        scores = rows.pivot_table(
+            index=keys, columns="task", values="value", aggfunc="mean", dropna=False, observed=True
+        ).dropna(how="all")
+        typer.echo(
+            f"{code}, profile {results.profile}, mean of {len(results.seeds)} seeds: "
+            "accuracy by task, and bits per byte of text"
+        )
+        lines = scores.reset_index().itertuples(index=False)
+        _print_table([*keys, *scores.columns], (map(_brief, line) for line in lines))
 
 
-def _pairs(frame: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    return zip(frame.index, frame.to_numpy(), strict=True)
+def _brief(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.3g}"
+    return str(value)
 
 
 def explain(error: BaseException) -> str | None:
