@@ -57,7 +57,7 @@ def failing(error):
     return app
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOTDIR])
 def test_what_the_system_refuses_is_named(monkeypatch, capsys, number):
     monkeypatch.setattr(cli, "app", failing(OSError(number, "refused", "/some/place")))
     with pytest.raises(SystemExit) as exit_:

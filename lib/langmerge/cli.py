@@ -252,6 +252,7 @@ _MENDS = {
     errno.EDQUOT: f"Free some of your quota and run the same command again, {_ELSEWHERE}",
     errno.EACCES: f"Give yourself permission to read and write there, {_ELSEWHERE}",
     errno.EPERM: f"Give yourself permission to write there, {_ELSEWHERE}",
+    errno.ENOTDIR: f"A part of that path is a file, not a folder: move it away, {_ELSEWHERE}",
     errno.EROFS: f"That file system cannot be written to: mount it so that it can, {_ELSEWHERE}",
 }
 
