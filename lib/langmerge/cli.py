@@ -101,7 +101,7 @@ def tune(profile: Profile = "lab") -> None:
 
 @app.command(epilog=_examples("base"))
 def base() -> None:
-    """Retrain the lab's base model from scratch (up to two hours on two cores; resumable)."""
+    """Retrain the lab's base model from scratch (about half an hour on one core; resumable)."""
     from langmerge import base as lab_base
     from langmerge.progress import bar
 

@@ -127,7 +127,11 @@ def item_documents(suite: Suite, task: str, tokenizer: PreTrainedTokenizerFast) 
 
 
 def held_out_text(suite: Suite) -> list[str]:
-    """Monolingual documents that no training stream contains by construction of its seed."""
+    """Monolingual documents from a random stream of their own.
+
+    Training text comes from other streams; a short document may still occur in both, for the
+    world is small.
+    """
     rng = np.random.default_rng([suite.seed, 41, *map(ord, suite.language + suite.split)])
     return list(islice(corpus.documents(suite.language, rng), suite.text_documents))
 
