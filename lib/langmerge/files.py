@@ -1,4 +1,7 @@
-"""Files: hashes, writes that are whole or absent, and YAML that takes no key twice."""
+"""Files: hashes, writes that are whole or absent, and YAML that takes no key twice.
+
+Language files come from strangers: none may be large, deep, or grow by its aliases.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,19 @@ import os
 import uuid
 from collections.abc import Hashable
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
-from langmerge.errors import LangmergeError
+from langmerge.errors import LangmergeError, readable
+
+Model = TypeVar("Model", bound=BaseModel)
+
+#: A language file has some ten thousand bytes and some four hundred values.
+MAX_BYTES = 1_000_000
+MAX_VALUES = 50_000
+MAX_DEPTH = 30
 
 
 def sha256(path: Path) -> str:
@@ -30,15 +42,54 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_yaml(path: Path) -> object:
-    """What a YAML file says. LangmergeError, naming the file, where it is not YAML in UTF-8."""
+    """What a YAML file says.
+
+    LangmergeError, naming the file, where it is not YAML in UTF-8, has a tag, is nested more
+    deeply than MAX_DEPTH, is larger than MAX_BYTES, or where its aliases make more of it than
+    MAX_VALUES.
+    """
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise LangmergeError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} are read")
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise LangmergeError(f"{path}: {error}") from None
+
+
+def read_yaml_as(model: type[Model], path: Path) -> Model:
+    """A YAML file as a pydantic model; raises LangmergeError naming the file and the key."""
+    try:
+        return model.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise LangmergeError(f"{path}: {readable(error)}") from None
 
 
 class _Loader(yaml.SafeLoader):
     """YAML in which a key given twice is an error; plain YAML silently keeps the last one."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+        event = self.peek_event()
+        if getattr(event, "tag", None) is not None:
+            self._refuse(f"has the tag {event.tag!r}; tags are not read", event.start_mark)
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            self._refuse(f"is nested more than {MAX_DEPTH} levels deep", event.start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _values(node, {}) > MAX_VALUES:
+            self._refuse(f"its aliases make more than {MAX_VALUES:,} values of it", node.start_mark)
+        return node
+
+    @staticmethod
+    def _refuse(why: str, where: yaml.Mark) -> None:
+        raise yaml.composer.ComposerError(None, None, why, where)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: set[object] = set()
@@ -54,3 +105,16 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node comes to when every alias is written out."""
+    if id(node) not in known:
+        known[id(node)] = MAX_VALUES + 1  # until it is counted: one that contains itself is endless
+        inside: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            inside = node.value
+        elif isinstance(node, yaml.MappingNode):
+            inside = [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_values(part, known) for part in inside)
+    return known[id(node)]

@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 
 from langmerge.errors import LangmergeError, nearest
 from langmerge.merging import ties as ties_steps
 from langmerge.merging.combine import agreeing
-from langmerge.merging.methods import METHODS, ties_settings
+from langmerge.merging.methods import METHODS, settings_from, tensors_of
 from langmerge.merging.task_vectors import (
     StateDict,
     TaskVectors,
     tensor_dot,
     tensor_norm,
 )
-from langmerge.merging.ties import Elected
+from langmerge.merging.tensors import Settings, Tensors, layer_of, surveyed
+from langmerge.merging.ties import Ties
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MODELS = ("ct", "sft")
 FATES = ("kept", "trimmed", "outvoted")
@@ -72,13 +76,53 @@ def diagnose(
 
 def diagnose_vectors(vectors: TaskVectors, **params: object) -> pd.DataFrame:
     """As `diagnose`, from task vectors that a sweep shares."""
+    settings, tensors = diagnosed_settings(params), tensors_of(vectors).values()
+    found = surveyed(ties_steps.survey, lambda: ((one, settings) for one in tensors))
+    rows = [diagnose_tensor(one, its) for one, its in found]
+    import pandas as pd  # a third of a second, which a merge need not wait for
+
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def diagnosed_settings(params: Mapping[str, object]) -> Settings:
+    """Settings for `diagnose_tensor` from parameters of `ties` and `ties_sv`; slack 0 by default.
+
+    Raises LangmergeError for an unknown parameter, naming the nearest.
+    """
     known = {**METHODS["ties"].defaults, **METHODS["ties_sv"].defaults}
     for name in params:
         if name not in known:
             raise LangmergeError(f"diagnose has no parameter {name!r}: {nearest(name, known)}")
-    elected = ties_steps.elect(vectors, ties_settings(params))
-    rows = [_row(one, vectors.tau_ct[one.name], vectors.tau_sft[one.name]) for one in elected]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return settings_from({**METHODS["ties"].defaults, **params})
+
+
+def diagnose_tensor(tensors: Tensors, settings: Settings) -> dict[str, object]:
+    """One row of `diagnose`: the fates of the CT and SFT entries of one tensor.
+
+    settings: as `ties` takes them, with what `ties.survey` found where the variant needs it.
+    """
+    layer, module = place(tensors.name)
+    tau_ct, tau_sft = tensors.task_vectors()
+    elected = ties_steps.elect(tensors, Ties.of(settings))
+    vote_ct, vote_sft = elected.votes
+    norm_ct, norm_sft = tensor_norm(tau_ct), tensor_norm(tau_sft)
+    sign_ct, sign_sft = vote_ct.sign(), vote_sft.sign()
+    both = int(torch.count_nonzero(sign_ct * sign_sft))
+    conflicts = int(torch.count_nonzero(sign_ct * sign_sft < 0))
+    return {
+        "parameter": tensors.name,
+        "layer": layer,
+        "module": module,
+        "n": tau_ct.numel(),
+        "norm_ct": norm_ct,
+        "norm_sft": norm_sft,
+        "cosine": _ratio(tensor_dot(tau_ct, tau_sft), norm_ct * norm_sft),
+        "conflicts": conflicts,
+        "both": both,
+        "conflict_rate": _ratio(conflicts, both),
+        **_fates(tau_ct, vote_ct, elected.sign, "ct"),
+        **_fates(tau_sft, vote_sft, elected.sign, "sft"),
+    }
 
 
 def summarize(diagnostics: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
@@ -109,8 +153,8 @@ def summarize(diagnostics: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame
 
 def place(parameter: str) -> tuple[int, str]:
     """The layer (-1 for none) and the module of a parameter, from its name."""
-    layer = re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", f".{parameter}")
-    return int(layer[1]) if layer else -1, _module(parameter)
+    layer = layer_of(parameter)
+    return -1 if layer is None else layer, _module(parameter)
 
 
 def _module(parameter: str) -> str:
@@ -124,29 +168,6 @@ def _module(parameter: str) -> str:
         if re.search(pattern, parameter):
             return module
     return "other"
-
-
-def _row(elected: Elected, tau_ct: torch.Tensor, tau_sft: torch.Tensor) -> dict[str, object]:
-    """The diagnostics of one tensor."""
-    layer, module = place(elected.name)
-    norm_ct, norm_sft = tensor_norm(tau_ct), tensor_norm(tau_sft)
-    sign_ct, sign_sft = elected.vote_ct.sign(), elected.vote_sft.sign()
-    both = int(torch.count_nonzero(sign_ct * sign_sft))
-    conflicts = int(torch.count_nonzero(sign_ct * sign_sft < 0))
-    return {
-        "parameter": elected.name,
-        "layer": layer,
-        "module": module,
-        "n": tau_ct.numel(),
-        "norm_ct": norm_ct,
-        "norm_sft": norm_sft,
-        "cosine": _ratio(tensor_dot(tau_ct, tau_sft), norm_ct * norm_sft),
-        "conflicts": conflicts,
-        "both": both,
-        "conflict_rate": _ratio(conflicts, both),
-        **_fates(tau_ct, elected.vote_ct, elected.sign, "ct"),
-        **_fates(tau_sft, elected.vote_sft, elected.sign, "sft"),
-    }
 
 
 def _fates(

@@ -1,10 +1,10 @@
 """Elect: one sign for every parameter, from the trimmed task vectors of one tensor.
 
 Second step of TIES (Yadav et al., NeurIPS 2023, arXiv 2306.01708) and the place of the slack
-variable. An election is a pure function of two tensors of one shape, a CT and an SFT vector,
-trimmed and (where the variant weighs before it votes) weighted; it returns a tensor of signs
-in {-1, 0, +1}. What agrees with the sign is merged, the rest is dropped; 0 elects nobody, and
-both are dropped.
+variable. An election is a pure function of tensors of one shape, one of each model (a CT and an
+SFT vector), trimmed and (where the variant weighs before it votes) weighted; it returns a tensor
+of signs in {-1, 0, +1}. What agrees with the sign is merged, the rest is dropped; 0 elects
+nobody, and all are dropped.
 
 "TIES" is several functions in the wild; `VARIANTS` names them.
 """
@@ -21,7 +21,7 @@ import torch
 from langmerge.errors import LangmergeError, nearest
 from langmerge.merging.task_vectors import tensor_rms
 
-Election = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Election = Callable[..., torch.Tensor]
 
 SLACK_KINDS = ("multiplicative", "additive")
 
@@ -99,14 +99,14 @@ def variant_named(name: str) -> Variant:
     return VARIANTS[name]
 
 
-def by_sum(tau_ct: torch.Tensor, tau_sft: torch.Tensor) -> torch.Tensor:
+def by_sum(*taus: torch.Tensor) -> torch.Tensor:
     """TIES' election: the sign of the sum, so the larger magnitude wins; zero counts as +."""
-    return zero_is_plus(lean(tau_ct, tau_sft))
+    return zero_is_plus(lean(*taus))
 
 
-def by_count(tau_ct: torch.Tensor, tau_sft: torch.Tensor) -> torch.Tensor:
+def by_count(*taus: torch.Tensor) -> torch.Tensor:
     """One vote a model, whatever the magnitude; a tie counts as +."""
-    return by_sum(tau_ct.sign(), tau_sft.sign())
+    return by_sum(*(tau.sign() for tau in taus))
 
 
 def by_slack(
@@ -122,9 +122,14 @@ def by_slack(
     return zero_is_plus(lean_with_slack(tau_ct, tau_sft, slack, slack_kind))
 
 
-def lean(vote_ct: torch.Tensor, vote_sft: torch.Tensor) -> torch.Tensor:
-    """The sign of the sum of two votes; 0 where they cancel or nobody votes."""
-    return torch.add(vote_ct, vote_sft).sign_()
+def lean(*votes: torch.Tensor) -> torch.Tensor:
+    """The sign of the sum of the votes; 0 where they cancel or nobody votes."""
+    if len(votes) == 1:
+        return votes[0].sign()
+    total = torch.add(votes[0], votes[1])
+    for vote in votes[2:]:
+        total.add_(vote)
+    return total.sign_()
 
 
 def lean_with_slack(
@@ -179,24 +184,24 @@ def check_slack(slack: float, slack_kind: str) -> None:
         )
 
 
-def checked(election: Election, vote_ct: torch.Tensor, vote_sft: torch.Tensor) -> torch.Tensor:
+def checked(election: Election, *votes: torch.Tensor) -> torch.Tensor:
     """Call a reader's election and make sure that it returned signs.
 
     Returns fp32 signs; raises LangmergeError for anything but a tensor of the votes' shape with
     values -1, 0 and +1.
     """
     # Clones: an election that writes into its arguments must not change what is merged.
-    sign = election(vote_ct.clone(), vote_sft.clone())
+    sign = election(*(vote.clone() for vote in votes))
     name = getattr(election, "__name__", "election")
     if not isinstance(sign, torch.Tensor):
         raise LangmergeError(
             f"{name} returned a {type(sign).__name__}; an election returns a torch tensor of "
             "signs, e.g. torch.sign(tau_ct + tau_sft)."
         )
-    if sign.shape != vote_ct.shape:
+    if sign.shape != votes[0].shape:
         raise LangmergeError(
             f"{name} returned shape {tuple(sign.shape)} for tensors of shape "
-            f"{tuple(vote_ct.shape)}; an election gives one sign for each parameter."
+            f"{tuple(votes[0].shape)}; an election gives one sign for each parameter."
         )
     if sign.dtype == torch.bool or sign.is_complex():
         raise LangmergeError(
@@ -204,7 +209,7 @@ def checked(election: Election, vote_ct: torch.Tensor, vote_sft: torch.Tensor) -
             "returns -1, 0 or +1. A mask of where SFT wins becomes signs by "
             "torch.where(mask, tau_sft.sign(), tau_ct.sign())."
         )
-    sign = sign.to(vote_ct.device, torch.float32)
+    sign = sign.to(votes[0].device, torch.float32)
     if not torch.equal(sign, sign.sign()):
         wrong = sign[sign != sign.sign()]
         raise LangmergeError(

@@ -1,19 +1,20 @@
 """TIES in three steps: trim, elect a sign, merge what agrees (NeurIPS 2023, arXiv 2306.01708).
 
-In the paper's symbols, for the two task vectors tau_ct and tau_sft:
+In the paper's symbols, for the task vectors tau_i of the models (CT and SFT):
 
-1. trim:  tau' = the share `density` of tau of largest magnitude
-2. elect: gamma = sign(w_ct * tau'_ct + w_sft * tau'_sft), per parameter
-3. merge: tau = the mean (or sum) of those tau' whose sign is gamma
+1. trim:  tau'_i = the share `density` of tau_i of largest magnitude
+2. elect: gamma = sign(sum_i w_i * tau'_i), per parameter
+3. merge: tau = the mean (or sum) of those tau'_i whose sign is gamma
 
 and theta = theta_base + lambda * tau. The slack variable (TIES-SV) relaxes step 2 in favour of
-SFT; it is a slack of our construction, see `election.by_slack`.
+SFT; it is a slack of our construction, see `election.by_slack`. Methods that sparsify otherwise
+(DARE, DELLA, breadcrumbs) bring their own vectors to steps 2 and 3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,29 +23,43 @@ from langmerge.errors import LangmergeError
 from langmerge.merging import combine as combining
 from langmerge.merging import election as electing
 from langmerge.merging.election import Election, Variant
-from langmerge.merging.sparsify import check_density, model_threshold, trim, trim_below
-from langmerge.merging.task_vectors import StateDict, TaskVectors, check_numbers
+from langmerge.merging.sparsify import ThresholdSearch, check_density, trim, trim_below
+from langmerge.merging.task_vectors import check_numbers
+from langmerge.merging.tensors import Passes, Settings, Tensors
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Ties:
-    """The settings of one TIES merge, checked when they are made (LangmergeError)."""
+    """The settings of TIES for one tensor, checked when they are made (LangmergeError).
 
-    density_ct: float = 0.7
-    density_sft: float = 0.7
-    w_ct: float = 1.0
-    w_sft: float = 1.0
+    density, weight: one for each model. thresholds, majority: what `survey` found, for variants
+    that trim or break ties over the whole model.
+    """
+
+    density: tuple[float, ...] = (0.7, 0.7)
+    weight: tuple[float, ...] = (1.0, 1.0)
     lambda_: float = 1.0
     combine: str = "mean"
     variant: str = "weighted"
     slack: float | None = None
     slack_kind: str = "multiplicative"
     election: Election | None = None
+    thresholds: tuple[float, ...] | None = None
+    majority: int | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Ties:
+        """From a tensor's settings; those of other kinds (`seed`) are left out."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in settings.items() if name in known})
 
     def __post_init__(self) -> None:
-        check_density(self.density_ct)
-        check_density(self.density_sft)
-        check_numbers(w_ct=self.w_ct, w_sft=self.w_sft, lambda_=self.lambda_)
+        for density in self.density:
+            check_density(density)
+        check_numbers(
+            **{f"weight {number}": weight for number, weight in enumerate(self.weight, 1)},
+            lambda_=self.lambda_,
+        )
         combining.check_combine(self.combine)
         if self.slack is not None:
             electing.check_slack(self.slack, self.slack_kind)
@@ -53,10 +68,11 @@ class Ties:
                 f"election {self.election!r}: give a function of (tau_ct, tau_sft) that returns "
                 "a tensor of signs."
             )
-        if self.row.weights == "none" and (self.w_ct, self.w_sft) != (1, 1):
+        if self.row.weights == "none" and any(weight != 1 for weight in self.weight):
             raise LangmergeError(
-                f"variant {self.variant!r} knows no weights, but w_ct is {self.w_ct} and w_sft "
-                f"{self.w_sft}: leave them at 1, or use variant 'weighted' or 'peft'."
+                f"variant {self.variant!r} knows no weights, but they are "
+                f"{', '.join(map(str, self.weight))}: leave them at 1, or use variant 'weighted' "
+                "or 'peft'."
             )
 
     @property
@@ -69,86 +85,137 @@ class Elected(NamedTuple):
     """One tensor after its election: trimmed (and weighted) vectors and the elected sign."""
 
     name: str
-    vote_ct: torch.Tensor
-    vote_sft: torch.Tensor
+    votes: tuple[torch.Tensor, ...]
     sign: torch.Tensor
 
 
-def merge(vectors: TaskVectors, settings: Ties) -> StateDict:
+def merge(tensors: Tensors, settings: Settings) -> torch.Tensor:
     """theta_base plus lambda times the merged task vector, in fp32."""
-    return {
-        elected.name: vectors.theta_base[elected.name].add(merge_tensor(elected, settings))
-        for elected in elect(vectors, settings)
-    }
+    ties = Ties.of(settings)
+    return tensors.base.add(merge_elected(elect(tensors, ties), ties))
 
 
-def merge_tensor(elected: Elected, settings: Ties) -> torch.Tensor:
-    """Step 3 for one tensor: lambda times the mean or sum of what agrees with the sign."""
-    kept_ct = combining.agreeing(elected.vote_ct, elected.sign)
-    kept_sft = combining.agreeing(elected.vote_sft, elected.sign)
-    weights, ones = (settings.w_ct, settings.w_sft), (1.0, 1.0)
-    weighed = settings.row.weights
-    tau = combining.weighted_sum(kept_ct, kept_sft, *(weights if weighed == "after" else ones))
-    if settings.combine == "mean":
-        by = weights if weighed == "before" else ones
-        tau.div_(combining.weight_present(kept_ct, kept_sft, *by))
-    return tau if settings.lambda_ == 1 else tau.mul_(settings.lambda_)
+def merge_sparse(
+    tensors: Tensors, sparse: Sequence[torch.Tensor], settings: Settings
+) -> torch.Tensor:
+    """As `merge`, with task vectors that another method made sparse instead of trim."""
+    ties = Ties.of(settings)
+    if ties.row.tie == "majority":
+        raise LangmergeError(
+            f"variant {ties.variant!r} looks at the whole model, and is not for methods that draw "
+            "or rank entries tensor by tensor: use 'weighted' or 'peft'."
+        )
+    votes = weighed_before(sparse, ties)
+    elected = Elected(tensors.name, votes, sign_of(votes, ties))
+    return tensors.base.add(merge_elected(elected, ties))
 
 
-def elect(vectors: TaskVectors, settings: Ties) -> Iterator[Elected]:
-    """Steps 1 and 2: trimmed vectors and elected signs, tensor by tensor."""
-    if settings.election is not None:
-        for name, vote_ct, vote_sft in trimmed(vectors, settings):
-            sign = electing.checked(settings.election, vote_ct, vote_sft)
-            yield Elected(name, vote_ct, vote_sft, sign)
-    elif settings.row.tie == "plus":
-        for name, vote_ct, vote_sft in trimmed(vectors, settings):
-            sign = electing.zero_is_plus(_lean(vote_ct, vote_sft, settings))
-            yield Elected(name, vote_ct, vote_sft, sign)
-    else:
-        yield from _elect_by_majority(vectors, settings)
+def merge_elected(elected: Elected, ties: Ties) -> torch.Tensor:
+    """Step 3: lambda times the mean or sum of what agrees with the sign."""
+    kept = [combining.agreeing(vote, elected.sign) for vote in elected.votes]
+    ones = (1.0,) * len(kept)
+    tau = combining.weighted_sum(kept, ties.weight if ties.row.weights == "after" else ones)
+    if ties.combine == "mean":
+        by = ties.weight if ties.row.weights == "before" else ones
+        tau.div_(combining.weight_present(kept, by))
+    return tau if ties.lambda_ == 1 else tau.mul_(ties.lambda_)
 
 
-def trimmed(
-    vectors: TaskVectors, settings: Ties
-) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Step 1: (name, CT vector, SFT vector), trimmed, and weighted if weights come first."""
-    row = settings.row
-    trim_ct = _trimmer(vectors.tau_ct, settings.density_ct, row)
-    trim_sft = _trimmer(vectors.tau_sft, settings.density_sft, row)
-    before = row.weights == "before"
-    w_ct, w_sft = (settings.w_ct, settings.w_sft) if before else (1.0, 1.0)
-    for name in vectors.theta_base:
-        vote_ct = combining.weigh(trim_ct(vectors.tau_ct[name]), w_ct)
-        vote_sft = combining.weigh(trim_sft(vectors.tau_sft[name]), w_sft)
-        yield name, vote_ct, vote_sft
+def elect(tensors: Tensors, ties: Ties) -> Elected:
+    """Steps 1 and 2 for one tensor: trimmed vectors and the elected sign."""
+    votes = weighed_before(trimmed(tensors, ties), ties)
+    return Elected(tensors.name, votes, sign_of(votes, ties))
 
 
-def _trimmer(
-    tau: StateDict, density: float, row: Variant
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    if row.trim == "per-tensor":
-        return lambda tensor: trim(tensor, density, row.at_least)
-    threshold = model_threshold(tau, density)
-    return lambda tensor: trim_below(tensor, threshold)
+def trimmed(tensors: Tensors, ties: Ties) -> tuple[torch.Tensor, ...]:
+    """Step 1: the models' vectors, trimmed."""
+    taus = tensors.task_vectors()
+    if ties.row.trim == "per-tensor":
+        pairs = zip(taus, ties.density, strict=True)
+        return tuple(trim(tau, density, ties.row.at_least) for tau, density in pairs)
+    if ties.thresholds is None:
+        raise LangmergeError(_needs_survey(ties))
+    return tuple(trim_below(tau, t) for tau, t in zip(taus, ties.thresholds, strict=True))
 
 
-def _lean(vote_ct: torch.Tensor, vote_sft: torch.Tensor, settings: Ties) -> torch.Tensor:
-    if settings.row.vote == "count":
-        vote_ct, vote_sft = vote_ct.sign(), vote_sft.sign()
-    if settings.slack is None:
-        return electing.lean(vote_ct, vote_sft)
-    return electing.lean_with_slack(vote_ct, vote_sft, settings.slack, settings.slack_kind)
+def weighed_before(taus: Sequence[torch.Tensor], ties: Ties) -> tuple[torch.Tensor, ...]:
+    """The votes: weighted where the variant's weights come before the election."""
+    if ties.row.weights != "before":
+        return tuple(taus)
+    pairs = zip(taus, ties.weight, strict=True)
+    return tuple(combining.weigh(tau, weight) for tau, weight in pairs)
 
 
-def _elect_by_majority(vectors: TaskVectors, settings: Ties) -> Iterator[Elected]:
-    """The reference code's tie rule needs the signs of the whole model before the first merge."""
-    leaning = [
-        Elected(name, vote_ct, vote_sft, _lean(vote_ct, vote_sft, settings))
-        for name, vote_ct, vote_sft in trimmed(vectors, settings)
-    ]
-    # fp64: in fp32 a sum of signs is not exact beyond 2**24 parameters.
-    total = sum(elected.sign.sum(dtype=torch.float64).item() for elected in leaning)
-    majority = (total > 0) - (total < 0)
-    for elected in leaning:
-        yield elected._replace(sign=electing.zero_is_majority(elected.sign, majority))
+def sign_of(votes: Sequence[torch.Tensor], ties: Ties) -> torch.Tensor:
+    """Step 2: the elected sign."""
+    if ties.election is not None:
+        return electing.checked(ties.election, *votes)
+    leaning = lean(votes, ties)
+    if ties.row.tie == "plus":
+        return electing.zero_is_plus(leaning)
+    if ties.majority is None:
+        raise LangmergeError(_needs_survey(ties))
+    return electing.zero_is_majority(leaning, ties.majority)
+
+
+def lean(votes: Sequence[torch.Tensor], ties: Ties) -> torch.Tensor:
+    """The election before its tie rule: 0 where the votes cancel."""
+    if ties.row.vote == "count":
+        votes = [vote.sign() for vote in votes]
+    if ties.slack is None:
+        return electing.lean(*votes)
+    if len(votes) != 2:
+        raise LangmergeError(
+            f"a slack favours SFT over CT, so it takes these two models, not {len(votes)}."
+        )
+    return electing.lean_with_slack(*votes, ties.slack, ties.slack_kind)
+
+
+def survey(passes: Passes) -> Mapping[str, object]:
+    """What the reference code's variant has to know: thresholds and majority of the model.
+
+    Passes over all tensors in memory that does not grow with the model: two for exact
+    thresholds (none where nothing is trimmed), one for the majority sign. No pass at all for
+    variants that look at one tensor at a time.
+    """
+    ties = next((Ties.of(settings) for _, settings in passes()), None)
+    if ties is None or (ties.row.trim == "per-tensor" and ties.row.tie == "plus"):
+        return {}
+    found: dict[str, object] = {}
+    if ties.row.trim != "per-tensor":
+        found["thresholds"] = _thresholds(passes, ties)
+    if ties.row.tie == "majority" and ties.election is None:
+        found["majority"] = _majority(passes, found)
+    return found
+
+
+def _thresholds(passes: Passes, ties: Ties) -> tuple[float, ...]:
+    search = ThresholdSearch(ties.density)
+    while search.unfinished:
+        for tensors, settings in passes():
+            if (density := Ties.of(settings).density) != ties.density:
+                raise LangmergeError(
+                    f"{tensors.name}: density {density} after {ties.density} elsewhere; variant "
+                    f"{ties.variant!r} trims over the whole model, so density has to be one "
+                    "number a model. Use variant 'weighted' for densities that differ by tensor."
+                )
+            search.look_at(tensors.task_vectors())
+        search.next_pass()
+    return search.thresholds
+
+
+def _majority(passes: Passes, found: Mapping[str, object]) -> int:
+    total = 0.0
+    for tensors, settings in passes():
+        ties = Ties.of({**settings, **found})
+        votes = weighed_before(trimmed(tensors, ties), ties)
+        # fp64: in fp32 a sum of signs is not exact beyond 2**24 parameters.
+        total += lean(votes, ties).sum(dtype=torch.float64).item()
+    return (total > 0) - (total < 0)
+
+
+def _needs_survey(ties: Ties) -> str:
+    return (
+        f"variant {ties.variant!r} has to see the whole model before it merges a tensor: run "
+        "`ties.survey` over all tensors and add what it finds to the settings."
+    )
