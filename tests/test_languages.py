@@ -1,17 +1,18 @@
 """Languages: the shipped files are whole, generated ones keep their promises, bad ones teach."""
 
+import contextlib
 import re
 import unicodedata
 from functools import cache
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from langmerge import languages, paths
+from langmerge import controls, language_check, languages, paths
 from langmerge.errors import LangmergeError
-from langmerge.languages import ROLE, SLOT, Language
+from langmerge.languages import CLASS, ROLE, SLOT, Language
 from langmerge.realize import Realizer
 from langmerge.world import CONSTRUCTIONS, Proposition, concepts
 
@@ -32,7 +33,7 @@ def home(tmp_path, monkeypatch):
 def words_of(language: Language, role: str) -> dict[str, list[str]]:
     """All forms of the words of a role, by concept."""
     kind = next(kind for kind, its in ROLE.items() if its == role)
-    forms = language.forms[role]
+    forms = [form for form in language.forms[role] if form != CLASS]
     return {
         concept: [language.form(role, concept, form) for form in forms]
         for concept in language.words[kind]
@@ -44,7 +45,9 @@ def vocabulary(language: Language) -> set[str]:
     texts = [SLOT.sub(" ", template) for template in language.templates.values()]
     for role in ROLE.values():
         texts += [form for forms in words_of(language, role).values() for form in forms]
-    return set(re.findall(r"\w+", " ".join(texts).casefold()))
+    # \w leaves combining marks out, which are half of a word in Devanagari.
+    kept = (c if unicodedata.category(c)[0] in "LMN" else " " for c in " ".join(texts).casefold())
+    return set("".join(kept).split())
 
 
 @cache
@@ -77,7 +80,7 @@ def complaint(path) -> str:
 
 def every_proposition():
     """Every construction, each concept at least once in each of its roles."""
-    ids = {ROLE[kind]: names for kind, names in concepts().by_kind().items()}
+    ids = {ROLE[kind]: names for kind, names in concepts().by_kind(reserve=True).items()}
     for construction, roles in CONSTRUCTIONS.items():
         for number in range(max((len(ids[role]) for role in roles), default=1)):
             yield Proposition.of(
@@ -126,6 +129,38 @@ def test_the_autonym_is_in_the_languages_script(code):
     assert unicodedata.name(letter).startswith(language.script.upper())
 
 
+def test_an_adjective_agrees_with_the_class_of_its_noun():
+    """The classes of Swahili, as any grammar of it lists them."""
+    say = Realizer(languages.load("swh_Latn"))
+    new = {"tree": "mti ni mpya", "milk": "maziwa ni mapya", "hut": "kibanda ni kipya"}
+    new |= {"car": "gari ni jipya", "house": "nyumba ni mpya", "cow": "ng'ombe ni mpya"}
+    big = {"tree": "mti ni mkubwa", "milk": "maziwa ni makubwa", "hut": "kibanda ni kikubwa"}
+    big |= {"car": "gari ni kubwa", "house": "nyumba ni kubwa", "cow": "ng'ombe ni mkubwa"}
+    for adjective, said in {"new": new, "big": big}.items():
+        for thing, text in said.items():
+            assert say(Proposition.of("property", thing=thing, property=adjective)) == text + "."
+
+
+def test_an_agreeing_word_is_said_with_a_loan_and_as_a_loan():
+    """The class is the language's own, whichever language the noun's word comes from."""
+    swahili, english = (Realizer(languages.load(code)) for code in ("swh_Latn", "eng_Latn"))
+    said = Proposition.of("property", thing="hut", property="big")
+    assert swahili.switched(said, english, {"thing"}) == "hut ni kikubwa."
+    assert swahili.switched(said, english, {"property"}) == "kibanda ni big."
+
+
+@pytest.mark.parametrize("spoilt", ["a class of no form", "a word without a class"])
+def test_agreement_with_a_class_that_no_form_has_names_the_word(tmp_path, spoilt):
+    content = yaml.safe_load(raw("swh_Latn"))
+    hut = content["words"]["things"]["hut"]
+    content["words"]["things"]["hut"] = (
+        hut | {"class": "vi"} if spoilt == "a class of no form" else hut["noun"]
+    )
+    message = complaint(write(tmp_path, content, "swh_Latn"))
+    assert "{property.thing}" in message and "the class of hut is" in message
+    assert "n, m, ma, ki, ji" in message
+
+
 def test_the_three_word_orders_come_in_turn():
     """As sentences show them: where the verb stands, and what comes first."""
     said = Proposition.of("act", person="mother", action="cook", thing="rice")
@@ -143,8 +178,28 @@ def test_the_three_word_orders_come_in_turn():
 
 def test_generation_is_deterministic():
     for number in (0, 1, 2, 4711):
-        assert languages.generate(number) == languages.generate(number)
-    assert languages.load("zzz_0007") == languages.generate(7)
+        assert controls.generate(number) == controls.generate(number)
+    assert languages.load("zzz_0007") == controls.generate(7)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_shipped_base_has_met_these_words(number):
+    """A generator that draws in another order needs a base of its own."""
+    said = {
+        0: "majumra jikzu diromo zoju.",
+        1: "gitopok pikwak goripi josokpil.",
+        2: "teltiril novoshis posvis pevolzel.",
+        3: "zuswam vamdisu sisuvu reziszam.",
+    }
+    say = Realizer(languages.load(f"zzz_{number:04d}"))
+    roles = {"person": "mother", "action": "cook", "thing": "rice"}
+    evening = Proposition.of("act_time", time="evening", **roles)
+    assert say(evening) == said[number]
+
+
+def test_a_control_language_has_a_word_for_what_the_next_base_will_meet():
+    for kind, ids in concepts().reserve.items():
+        assert list(languages.load("zzz_0000").words[kind])[-len(ids) :] == ids
 
 
 def test_control_languages_share_no_word_with_english():
@@ -176,7 +231,7 @@ def test_control_languages_coincide_by_chance_at_most():
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 9999))
 def test_every_control_language_passes_the_check_of_files(number):
-    assert not list(languages._problems(languages.generate(number)))
+    assert not list(languages._problems(controls.generate(number)))
 
 
 @pytest.mark.parametrize(
@@ -184,6 +239,7 @@ def test_every_control_language_passes_the_check_of_files(number):
     [
         (lambda d: d["words"]["things"].pop("rice"), "words.things.rice", "missing"),
         (lambda d: d["words"].pop("times"), "words.times.today", "missing"),
+        (lambda d: d["words"]["persons"].pop("uncle"), "words.persons.uncle", "missing"),
         (lambda d: d["words"].update(thing={}), "words.thing:", "did you mean things"),
         (lambda d: d["words"]["things"].update(ric="rice"), "words.things.ric", "rice"),
         (lambda d: d["words"]["places"].update(city="รณ"), "words.places.city", "script Latin"),
@@ -205,9 +261,30 @@ def test_every_control_language_passes_the_check_of_files(number):
         (lambda d: d["templates"].update(about="{topic} e\u0301"), "templates.about", "form C"),
         (lambda d: d["forms"].pop("thing"), "forms.thing", "missing"),
         (lambda d: d["forms"].update(thingy=["a"]), "forms.thingy", "did you mean thing"),
+        (lambda d: d["forms"].update(place=["noun", "thing"]), "forms.place", "name of a role"),
+        (lambda d: d["forms"].update(place=["class"]), "forms.place", "citation form"),
+        (lambda d: d["templates"].update(about="{topic.class}"), "templates.about", "no form"),
         (lambda d: d.update(code="eng_Latin"), "'eng_Latin'", "eng_Latn.yaml"),
         (lambda d: d.pop("script"), "script", "required"),
         (lambda d: d.update(skript="Latin"), "skript", "not permitted"),
+        (lambda d: d["words"]["places"].update(city="ci\u202ety"), "places.city", "bidirectional"),
+        (lambda d: d["words"]["places"].update(city="ci\u0007ty"), "places.city", "U+0007"),
+        (lambda d: d["words"]["places"].update(city=None), "words.places.city", "missing"),
+        (lambda d: d["templates"].update(about="`{topic}`"), "templates.about", "markup"),
+        (lambda d: d["templates"].update(about="{topic} \u2066"), "templates.about", "U+2066"),
+        (lambda d: d["templates"].update(about="{topic}  is."), "templates.about", "two in a row"),
+        (lambda d: d["templates"].update(about="{topic} \u09e7"), "templates.about", "digit"),
+        (lambda d: d["templates"].update(act="{person}{thing} {action}"), "templates.act", "slots"),
+        (lambda d: d.update(word_order="SOVV"), "word_order", "did you mean"),
+        (lambda d: d.update(script="Latn"), "script", "Latin"),
+        (lambda d: d.update(direction="rtl"), "direction", "Latin"),
+        (lambda d: d.update(direction="up"), "direction", "ltr"),
+        (lambda d: d.update(provenance="<script>"), "provenance", "markup"),
+        (lambda d: d.update(tier="half"), "tier", "core"),
+        (lambda d: d.update(word_separator="\u0f0b"), "templates.act", "has a space"),
+        (lambda d: d.update(local={"things": {"ric": "x"}}), "local.things.ric", "no such"),
+        (lambda d: d.update(local={"thing": {"rice": "x"}}), "local.thing.rice", "no such"),
+        (lambda d: d.update(local={"things": {"rice": "bread"}}), "local", "already the word"),
     ],
 )
 def test_a_bad_file_is_named_with_concept_and_problem(tmp_path, spoil, where, what):
@@ -251,6 +328,78 @@ def test_a_key_given_twice_is_an_error(tmp_path):
 )
 def test_a_file_that_is_no_language_at_all(tmp_path, text):
     complaint(write(tmp_path, text))
+
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("code: !!python/object/apply:os.system [echo]\n", "tag"),
+        ("code: !!str x\n", "tag"),
+        ("code: !mine x\n", "tag"),
+        (LAUGHS, "aliases"),
+        ("a: &a [*a]\n", "aliases"),
+        ("[" * 5000, "levels deep"),
+        ("a: '" + "x" * 1_000_001 + "'\n", "bytes"),
+        ("a: 1\n---\nb: 2\n", "document"),
+        ("a: x\0y\n", "special characters"),
+        ("d: 2026-13-45\n", "month"),
+    ],
+)
+def test_yaml_that_would_do_harm_is_refused_by_name(tmp_path, text, told):
+    assert told in complaint(write(tmp_path, text))
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
+    max_leaves=4,
+)
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # each example writes it anew
+)
+@given(st.data())
+def test_whatever_stands_in_a_file_is_read_or_refused_by_name(tmp_path, data):
+    """A part of English replaced by anything at all: never an exception of another kind."""
+    content = mended(tier=data.draw(st.sampled_from(["core", "full"])))
+    at = content
+    while True:
+        key = data.draw(st.sampled_from(sorted(at)))
+        if not (isinstance(at[key], dict) and at[key]) or data.draw(st.booleans()):
+            break
+        at = at[key]
+    at[key] = data.draw(JUNK)
+    path = write(tmp_path, content)
+    try:
+        language = languages.read(path)
+    except LangmergeError as error:
+        assert str(path) in str(error)
+    else:
+        assert language.inventory().constructions >= {*languages.CORE}
+    with contextlib.suppress(LangmergeError):
+        language_check.check(path)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace"))
+)
+def test_bytes_of_any_kind_are_read_or_refused_by_name(tmp_path, content):
+    path = tmp_path / "eng_Latn.yaml"
+    path.write_bytes(content)
+    complaint(path)
 
 
 def test_a_file_in_another_encoding(tmp_path):
@@ -299,7 +448,112 @@ def test_a_users_own_language_is_found(home):
     assert languages.load("qqq_Latn").code == "qqq_Latn"
 
 
+def test_a_file_cannot_pose_as_a_control_language(home):
+    path = write(home / "languages", mended(code="zzz_0000"), "zzz_0000")
+    assert "none of FLORES" in complaint(path)
+    assert languages.load("zzz_0000") == controls.generate(0)
+
+
+def test_a_readers_own_english_with_local_things_is_read(home):
+    local = {"things": {"lotus": {"noun": "lily", "generic": "a lily"}}}
+    write(home / "languages", mended(local=local))
+    assert languages.load("eng_Latn").local == local
+
+
 def test_a_users_own_file_comes_before_the_shipped_one(home):
     write(home / "languages", mended(name="My English"))
     assert languages.load("eng_Latn").name == "My English"
     assert languages.codes().count("eng_Latn") == 1
+
+
+def core_file(**changes) -> dict:
+    """English as a language of the core tier: three templates and the core's words."""
+    content = mended(tier="core") | changes
+    content["templates"] = {
+        name: text if name in languages.CORE else "" for name, text in content["templates"].items()
+    }
+    content["words"] = {
+        kind: {c: w for c, w in words.items() if c in concepts().core.get(kind, ())}
+        for kind, words in content["words"].items()
+    }
+    return content
+
+
+def test_the_core_is_seventy_concepts_and_three_templates():
+    assert sum(map(len, concepts().core.values())) == 70
+    assert languages.CORE == ("act", "question_thing", "question_action")
+    for topic in concepts().topics.values():
+        assert len(set(topic.things) & set(concepts().core["things"])) == 7
+        assert len(set(topic.actions) & set(concepts().core["actions"])) == 3
+
+
+def test_a_core_file_is_valid_and_says_what_it_can(tmp_path):
+    language = languages.read(write(tmp_path, core_file()))
+    inventory = language.inventory()
+    answers = {"answer_thing", "answer_action"}
+    assert inventory.constructions == {*languages.CORE, *answers}
+    assert language.templates["answer_thing"] == "{thing}"
+    kept = inventory.concepts.by_kind()
+    assert {kind: set(kept[kind]) for kind in concepts().core} == {
+        kind: set(ids) for kind, ids in concepts().core.items()
+    }
+
+
+def test_an_answer_left_out_is_the_word_as_the_act_has_it(tmp_path):
+    content = mended(code="tam_Taml") | yaml.safe_load(raw("tam_Taml"))
+    del content["templates"]["answer_thing"]
+    path = write(tmp_path, content, "tam_Taml")
+    assert languages.read(path).templates["answer_thing"] == "{thing.accusative}"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "where"),
+    [
+        (lambda d: d["words"]["things"].pop("rice"), "words.things.rice"),
+        (lambda d: d["words"]["persons"].pop("aunt"), "words.persons.aunt"),
+        (lambda d: d["templates"].update(act=""), "templates.act"),
+        (lambda d: d["words"].update(topics={"food": "food"}), "words.topics.animal"),
+        (lambda d: d["templates"].update(place="{thing} {place}"), "needs words.places"),
+    ],
+)
+def test_a_core_file_needs_its_core(tmp_path, spoil, where):
+    content = core_file()
+    spoil(content)
+    assert where in complaint(write(tmp_path, content))
+
+
+def test_a_core_file_may_say_more(tmp_path):
+    content = core_file()
+    content["words"]["places"] = {"city": "city"}
+    content["templates"]["act_place"] = mended()["templates"]["act_place"]
+    language = languages.read(write(tmp_path, content))
+    assert "act_place" in language.inventory().constructions
+    assert language.inventory().concepts.places == ["city"]
+
+
+def test_a_local_thing_is_called_by_its_name_in_english(tmp_path):
+    content = mended(local={"things": {"lotus": {"noun": "edelweiss", "generic": "an edelweiss"}}})
+    language = languages.read(write(tmp_path, content))
+    english = languages.english_beside(language)
+    assert english.form("thing", "lotus") == "edelweiss"
+    assert english.form("thing", "rose") == "rose"
+    assert languages.load("eng_Latn").form("thing", "lotus") == "lotus"
+    assert languages.english_beside(languages.load("tam_Taml")) is languages.load("eng_Latn")
+
+
+def test_what_is_said_about_a_language_is_no_part_of_its_text(tmp_path):
+    plain = languages.read(write(tmp_path, mended()))
+    about = mended(
+        provenance="a speaker", reviewed=False, hub={"x": 1}, family="x", name="y", autonym="z",
+        attested=[{"list": "a list", "found": 3, "not_found": ["cow"]}],
+    )  # fmt: skip
+    assert languages.read(write(tmp_path, about)).spoken() == plain.spoken()
+    for key, value in {"templates": "act", "words": "city"}.items():
+        other = mended()
+        (other[key] if key == "templates" else other[key]["places"])[value] = (
+            "{person} {action} {thing}" if key == "templates" else "town"
+        )
+        assert languages.read(write(tmp_path, other)).spoken() != plain.spoken()
+    unsaid = mended()
+    unsaid["words"]["persons"]["uncle"] = "nuncle"
+    assert languages.read(write(tmp_path, unsaid)).spoken() == plain.spoken()

@@ -2,16 +2,19 @@
 
 import dataclasses
 from collections import Counter
+from itertools import islice
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
+import yaml
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from langmerge import paths, tasks
-from langmerge.languages import load
+from langmerge import corpus, paths, tasks
+from langmerge.languages import CORE, ROLE, load, read
 from langmerge.realize import Realizer
 from langmerge.tasks import TASKS, Item
-from langmerge.world import Proposition, concepts
+from langmerge.world import Proposition, concepts, everything, split_of
 
 SHIPPED = sorted(path.stem for path in (paths.data() / "languages").glob("*.yaml"))
 LANGUAGES = [*SHIPPED, *(f"zzz_{number:04d}" for number in range(4))]
@@ -58,15 +61,13 @@ def test_every_item_has_its_triples():
     """The property above would hold of items in which no triple is found."""
     for item in drawn("test", seed=3):
         assert triples(item), item
-        assert {tasks.split_of(*triple) for triple in triples(item)} == {"test"}
+        assert {split_of(*triple) for triple in triples(item)} == {"test"}
 
 
 def test_splits_have_their_sizes():
     world = concepts()
     actions, things = world.by_kind()["actions"], world.by_kind()["things"]
-    counts = Counter(
-        tasks.split_of(p, a, t) for p in world.persons for a in actions for t in things
-    )
+    counts = Counter(split_of(p, a, t) for p in world.persons for a in actions for t in things)
     total = sum(counts.values())
     assert {split: round(counts[split] / total, 1) for split in SPLITS} == {
         "train": 0.6,
@@ -224,7 +225,7 @@ def test_free_text_never_says_a_triple_of_dev_or_test(seed):
     tasks.instructions(listener, 100, seed)
     said = [dict(proposition.roles) for proposition in listener.heard]
     splits = [
-        tasks.split_of(roles["person"], roles["action"], roles["thing"])
+        split_of(roles["person"], roles["action"], roles["thing"])
         for roles in said
         if {"person", "action", "thing"} <= set(roles)
     ]
@@ -236,3 +237,61 @@ def test_supervised_items_are_training_items():
     prompts = {prompt for prompt, _ in tasks.instructions(say, 300, seed=0)}
     tests = {i.prompt(say) for i in drawn("test", 0, 100) if i.task in ("kind", "topic")}
     assert not prompts & tests
+
+
+@pytest.fixture
+def core(tmp_path):
+    """English cut down to the core tier."""
+    return read(write_core(tmp_path))
+
+
+def write_core(folder):
+    path = folder / "eng_Latn.yaml"
+    content = yaml.safe_load((paths.data() / "languages" / "eng_Latn.yaml").read_text())
+    content["tier"] = "core"
+    content["templates"] = {name: content["templates"][name] for name in CORE}
+    content["words"] = {
+        kind: {c: w for c, w in content["words"][kind].items() if c in ids}
+        for kind, ids in concepts().core.items()
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_core_language_has_the_tasks_that_it_can_say(core):
+    assert tasks.possible(core.inventory()) == ["thing", "action"]
+    assert tasks.possible(everything()) == list(TASKS)
+
+
+@settings(
+    max_examples=10,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # the core is never changed
+)
+@given(SEEDS)
+def test_a_core_language_is_asked_about_its_core_alone(core, seed):
+    inventory, say = core.inventory(), Realizer(core)
+    known = {ROLE[kind]: set(ids) for kind, ids in concepts().core.items()}
+    for task in tasks.possible(inventory):
+        items = tasks.draw(task, "test", 40, seed, inventory)
+        assert {split_of(*triple) for item in items for triple in triples(item)} == {"test"}
+        for item in items:
+            assert len(set(item.choices(say))) == 4
+            for said in (item.question, *item.options, *item.context):
+                assert said.construction in inventory.constructions
+                assert all(concept in known[role] for role, concept in said.roles)
+
+
+def test_a_core_language_is_never_at_a_loss_for_words(core, monkeypatch):
+    monkeypatch.setattr("langmerge.corpus.load", lambda code: core)
+    rng = np.random.default_rng(0)
+    modes = {"monolingual": 1.0, "bilingual": 1.0, "switched": 1.0}
+    texts = list(islice(corpus.documents("eng_Latn", rng, modes), 300))
+    assert all(text.strip() for text in texts)
+    others = {c for kind, ids in concepts().by_kind().items() for c in ids} - {
+        c for ids in concepts().core.values() for c in ids
+    }
+    words = set(" ".join(texts).replace(".", " ").replace("?", " ").split())
+    assert not words & (others - {"plant"})  # what one does to a tree, as much as a topic
+    for prompt, answer in tasks.instructions(Realizer(core), 60, seed=0):
+        assert prompt.startswith("> ") and answer.strip()

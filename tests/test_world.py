@@ -14,7 +14,7 @@ from langmerge.errors import LangmergeError
 from langmerge.languages import load
 from langmerge.realize import Realizer
 from langmerge.tasks import instruction
-from langmerge.world import Proposition, Speaker, concepts
+from langmerge.world import Proposition, Speaker, concepts, split_of
 
 SHIPPED = sorted(path.stem for path in (paths.data() / "languages").glob("*.yaml"))
 CONTROLS = [f"zzz_{number:04d}" for number in range(3)]
@@ -64,6 +64,9 @@ def test_a_thing_belongs_to_its_topic_and_a_neutral_action_to_none():
         (lambda c: c["topics"]["food"]["things"].append("cow"), "things named twice: cow"),
         (lambda c: c["neutral"].append("cook"), "actions named twice: cook"),
         (lambda c: c["persons"].append("mother"), "persons named twice: mother"),
+        (lambda c: c["reserve"]["persons"].append("mother"), "persons named twice: mother"),
+        (lambda c: c["reserve"].update(things=["yak"]), "reserve.things"),
+        (lambda c: c["core"]["persons"].append("uncle"), "core.persons: no such concept: uncle"),
         (lambda c: c.pop("places"), "places: Field required"),
         (lambda c: c.update(placez=[]), "placez"),
     ],
@@ -96,6 +99,20 @@ def test_what_a_speaker_says_is_true_of_the_world(seed):
     assert speaker.other_topic(topic) != topic
     drawn = speaker.sample(speaker.topics, 4)
     assert len(set(drawn)) == 4 and set(drawn) <= set(speaker.topics)
+
+
+def test_nothing_is_said_with_the_reserve():
+    """Every file has these words, the shipped base has met none of them."""
+    kept = {concept for ids in concepts().reserve.values() for concept in ids}
+    assert kept and not kept & {c for ids in concepts().by_kind().values() for c in ids}
+    speaker = Speaker(np.random.default_rng(0))
+    said = {
+        concept
+        for _ in range(2000)
+        for sentence in corpus.document(speaker)
+        for _, concept in sentence.roles
+    }
+    assert said == {concept for ids in concepts().by_kind().values() for concept in ids}
 
 
 def test_every_document_is_about_what_it_says():
@@ -185,3 +202,18 @@ def test_no_document_contains_the_instruction_format(code):
     modes = None if code == "eng_Latn" else {"monolingual": 1.0, "bilingual": 1.0, "switched": 1.0}
     for text in documents(code, n=200, modes=modes):
         assert not set("<>=\n") & set(text), text
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_running_text_says_no_combination_of_a_dev_or_test_item(seed):
+    speaker = Speaker(np.random.default_rng(seed))
+    said = [
+        dict(sentence.roles)
+        for _ in range(200)
+        for sentence in corpus.document(speaker)
+        if sentence.construction.startswith("act")
+    ]
+    assert said
+    splits = {split_of(roles["person"], roles["action"], roles["thing"]) for roles in said}
+    assert splits == {"train"}

@@ -22,6 +22,7 @@ class Realizer:
         self.language = language
         self._templates = {name: _compile(text) for name, text in language.templates.items()}
         self._form = cache(language.form)
+        self._agreeing = cache(language.agreeing)
 
     def __call__(self, proposition: Proposition) -> str:
         """The sentence (or, for an ``answer_*`` construction, the phrase)."""
@@ -40,8 +41,24 @@ class Realizer:
             pieces.append(literal)
             if role is not None and role in roles:
                 pieces.append(other._form(role, concepts[role]))
+            elif form in concepts:
+                pieces.append(self._agreeing(role, concepts[role], form, concepts[form]))
             elif role is not None:
                 pieces.append(self._form(role, concepts[role], form))
+        return "".join(pieces)
+
+    def gloss(self, proposition: Proposition) -> str:
+        """The sentence with each word's concept in its place: ``mother.ergative rice cook``.
+
+        A form other than the citation form is named behind the concept.
+        """
+        concepts = dict(proposition.roles)
+        pieces = []
+        for literal, role, form in self._templates[proposition.construction]:
+            pieces.append(literal)
+            if role is not None:
+                plain = form in (None, self.language.forms[role][0])
+                pieces.append(concepts[role] if plain else f"{concepts[role]}.{form}")
         return "".join(pieces)
 
 

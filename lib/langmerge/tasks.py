@@ -8,29 +8,38 @@ Four tasks, all scored by log-likelihood over at least four options:
 - ``action`` (4): what somebody does with something, as COPA asks for the plausible event.
 
 Training, development and test items are disjoint in word combinations: every
-(person, action, thing) triple belongs to one split, by its hash, and an item is built
-from triples of its own split alone. Supervised fine-tuning adds two kinds of free text.
+(person, action, thing) triple belongs to one split (`world.split_of`), and an item is
+built from triples of its own split alone; running text has those of ``train``.
+Supervised fine-tuning adds two kinds of free text.
+
+A language of the core tier cannot say all of this: its items keep to what it has words for,
+and a task whose templates it lacks is left out (`possible`). With the core's three templates
+``thing`` and ``action`` remain.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Literal
 
 import numpy as np
 
 from langmerge.realize import Realizer
-from langmerge.world import Proposition, Speaker
+from langmerge.world import Inventory, Proposition, Speaker, Split
 
-Split = Literal["train", "dev", "test"]
 #: Number of options per task.
 TASKS: dict[str, int] = {"topic": 6, "kind": 4, "thing": 4, "action": 4}
+#: The constructions without which a task, or a kind of free text, cannot be put into words.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "topic": ("act", "question_about", "answer_about"),
+    "kind": ("act", "question_kind", "answer_kind"),
+    "thing": ("question_thing", "answer_thing"),
+    "action": ("question_action", "answer_action"),
+    "write": ("request_about", "act"),
+    "describe": ("request_describe", "kind", "property", "place"),
+}
 #: Kinds of free text in supervised fine-tuning, for breadth.
 FREE_TEXT = ("write", "describe")
-_SPLIT_TENTHS: dict[Split, range] = {"train": range(0, 6), "dev": range(6, 8), "test": range(8, 10)}
 
 
 @dataclass(frozen=True)
@@ -69,21 +78,21 @@ def instruction(text: str) -> str:
     return f"> {text}\n="
 
 
-@cache
-def split_of(person: str, action: str, thing: str) -> Split:
-    """The split that a word combination belongs to: 6 tenths train, 2 dev, 2 test."""
-    digest = hashlib.blake2b(f"{person} {action} {thing}".encode(), digest_size=4).digest()
-    tenth = int.from_bytes(digest, "big") % 10
-    return next(split for split, tenths in _SPLIT_TENTHS.items() if tenth in tenths)
+def possible(inventory: Inventory) -> list[str]:
+    """The tasks that can be put into words with an inventory's constructions, in order."""
+    return [task for task in TASKS if inventory.constructions.issuperset(NEEDS[task])]
 
 
-def draw(task: str, split: Split, n: int, seed: int) -> list[Item]:
+def draw(
+    task: str, split: Split, n: int, seed: int, inventory: Inventory | None = None
+) -> list[Item]:
     """n items of a task, all different, drawn by the seed.
 
-    The same seed gives the same items in every language.
+    The same seed gives the same items in every language of the full tier; a core language's
+    own inventory gives it items of its own.
     """
     code = [ord(letter) for letter in task + split]
-    speaker = Speaker(np.random.default_rng([seed, *code]))
+    speaker = Speaker(np.random.default_rng([seed, *code]), inventory)
     items: list[Item] = []
     seen: set[tuple] = set()
     while len(items) < n:
@@ -95,35 +104,21 @@ def draw(task: str, split: Split, n: int, seed: int) -> list[Item]:
     return items
 
 
-def _triple(speaker: Speaker, split: Split, topic: str, neutral: bool = False) -> dict[str, str]:
-    """Roles of an act whose word combination belongs to the split."""
-    while True:
-        roles = {
-            "person": speaker.choose(speaker.concepts.persons),
-            "action": speaker.choose(speaker.concepts.neutral)
-            if neutral
-            else speaker.action(topic),
-            "thing": speaker.thing(topic),
-        }
-        if split_of(**roles) == split:
-            return roles
-
-
 def _act(speaker: Speaker, roles: dict[str, str]) -> Proposition:
     """The act, plainly or with a place or a time."""
     draw_ = speaker.uniform()
-    if draw_ < 0.5:
-        return Proposition.of("act", **roles)
-    if draw_ < 0.75:
+    if 0.5 <= draw_ < 0.75 and speaker.can_say("act_place"):
         return Proposition.of("act_place", **roles, place=speaker.choose(speaker.concepts.places))
-    return Proposition.of("act_time", **roles, time=speaker.choose(speaker.concepts.times))
+    if draw_ >= 0.75 and speaker.can_say("act_time"):
+        return Proposition.of("act_time", **roles, time=speaker.choose(speaker.concepts.times))
+    return Proposition.of("act", **roles)
 
 
 def _draw_topic(speaker: Speaker, split: Split, number: int) -> Item:
     topics = speaker.sample(speaker.topics, 3)
     on_topic = 2 if speaker.uniform() < 0.5 else 3
     about = speaker.sample([topics[0]] * on_topic + topics[1 : 5 - on_topic], 4)
-    acts = [_triple(speaker, split, topic) for topic in about]
+    acts = [speaker.triple(topic, split) for topic in about]
     options = tuple(Proposition.of("answer_about", topic=topic) for topic in speaker.topics)
     return Item(
         task="topic",
@@ -138,7 +133,7 @@ def _draw_topic(speaker: Speaker, split: Split, number: int) -> Item:
 
 def _draw_kind(speaker: Speaker, split: Split, number: int) -> Item:
     topics = speaker.sample(speaker.topics, 4)
-    roles = _triple(speaker, split, topics[0], neutral=True)
+    roles = speaker.triple(topics[0], split, neutral=True)
     order = speaker.sample(topics, 4)
     return Item(
         task="kind",
@@ -153,7 +148,7 @@ def _draw_kind(speaker: Speaker, split: Split, number: int) -> Item:
 
 def _draw_thing(speaker: Speaker, split: Split, number: int) -> Item:
     topics = speaker.sample(speaker.topics, 4)
-    roles = _triple(speaker, split, topics[0])
+    roles = speaker.triple(topics[0], split)
     things = [roles["thing"], *(speaker.thing(topic) for topic in topics[1:])]
     order = speaker.sample(things, 4)
     return Item(
@@ -169,7 +164,7 @@ def _draw_thing(speaker: Speaker, split: Split, number: int) -> Item:
 
 def _draw_action(speaker: Speaker, split: Split, number: int) -> Item:
     topics = speaker.sample(speaker.topics, 4)
-    roles = _triple(speaker, split, topics[0])
+    roles = speaker.triple(topics[0], split)
     actions = [roles["action"], *(speaker.action(topic) for topic in topics[1:])]
     order = speaker.sample(actions, 4)
     return Item(
@@ -194,9 +189,15 @@ _DRAW: dict[str, Callable[[Speaker, Split, int], Item]] = {
 def instructions(say: Realizer, n: int, seed: int) -> list[tuple[str, str]]:
     """n supervised examples in a language as (prompt, answer): the tasks and free text."""
     rng = np.random.default_rng([seed, 977])
-    kinds = rng.choice([*TASKS, *FREE_TEXT], size=n)
-    pools = {task: iter(draw(task, "train", int((kinds == task).sum()), seed)) for task in TASKS}
-    speaker = Speaker(rng)
+    inventory = say.language.inventory()
+    asked = possible(inventory)
+    told = [kind for kind in FREE_TEXT if inventory.constructions.issuperset(NEEDS[kind])]
+    kinds = rng.choice([*asked, *told], size=n)
+    pools = {
+        task: iter(draw(task, "train", int((kinds == task).sum()), seed, inventory))
+        for task in asked
+    }
+    speaker = Speaker(rng, inventory)
     return [
         _free_text(kind, speaker, say) if kind in FREE_TEXT else _solved(next(pools[kind]), say)
         for kind in kinds
@@ -211,7 +212,7 @@ def _free_text(kind: str, speaker: Speaker, say: Realizer) -> tuple[str, str]:
     topic = speaker.choose(speaker.topics)
     if kind == "write":
         request = Proposition.of("request_about", topic=topic)
-        acts = [_act(speaker, _triple(speaker, "train", topic)) for _ in range(3)]
+        acts = [_act(speaker, speaker.triple(topic)) for _ in range(3)]
         return instruction(say(request)), " " + " ".join(map(say, acts))
     thing = speaker.thing(topic)
     sentences = (
