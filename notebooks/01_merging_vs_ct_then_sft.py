@@ -207,7 +207,7 @@ plotting.table(statistics.comparison(results, METHODS), name="numbers")
 # What could pass for an effect of merging? Half of the SFT vector without any CT; the CT
 # vector shuffled within each tensor; the CT vector scaled to the length of the SFT vector;
 # the plain sum of both vectors (Chat Vector); and, as a ceiling, SFT in the language itself,
-# from the CT model of the largest budget.
+# from the CT model of the same budget.
 
 # %% tags=["hide-input"]
 CONTROLS = ["half_sft", "shuffled_ct", "norm_matched_ct", "chat_vector", "target_sft"]

@@ -24,7 +24,6 @@
 # %%
 from IPython.display import HTML, Markdown, display
 
-from langmerge import base as lab_base
 from langmerge import claims, languages, live, merging, plotting, statistics, study
 from langmerge.notebook import check_parameters, figure, glue
 from langmerge.provenance import footer
@@ -110,11 +109,11 @@ first_ct = next(
     if cell.method == "ct" and cell.ct_tokens == largest and cell.seed == results.seeds[0]
 )
 sft = next(cell for cell in results.cells if cell.method == "sft" and cell.seed == first_ct.seed)
-base = lab_base.load()
+base = first_ct.load_base()
 example = merging.diagnose(
     base.weights,
-    first_ct.weights(base),
-    sft.weights(base),
+    first_ct.weights(),
+    sft.weights(),
     density_ct=density,
     density_sft=density,
 )

@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 import yaml
+
+# A deadline would make a test fail because the machine is busy.
+hypothesis.settings.register_profile("langmerge", deadline=None)
+hypothesis.settings.load_profile("langmerge")
 
 TINY_LANGUAGES = ["tam_Taml", "zzz_0000", "zzz_0001"]
 TINY_RECIPE = {
@@ -72,18 +77,18 @@ def write_profile(home: Path, name: str, **changes: object) -> Path:
 @pytest.fixture(scope="session")
 def tiny_files(tmp_path_factory) -> TinyLab:
     """The tiny base and its recipe on disk, and a home with the profile ``tiny``."""
-    from langmerge import base, model_card
+    from langmerge import base, model_card, readiness
 
     top = tmp_path_factory.mktemp("tiny")
     recipe = top / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(TINY_RECIPE))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LANGMERGE_HOME", str(top / "home"))
-        patch.setattr(model_card, "ITEMS", 6)
+        patch.setattr(readiness, "PROFILE", "tiny")
         patch.setattr(model_card, "TEXTS", 3)
         patch.setattr(model_card, "FERTILITY_DOCUMENTS", 5)
+        write_profile(top / "home", "tiny")
         built = base.build(top / "base", recipe)
-    write_profile(top / "home", "tiny")
     return TinyLab(built, recipe, top / "home")
 
 

@@ -19,7 +19,17 @@ from langmerge import store
 PACKAGE = Path(store.__file__).parent
 RECORD = Path(__file__).with_name("stage_sources.json")
 
-CT = ["world", "languages", "realize", "corpus", "tokenizer", "train", "model", "experts"]
+CT = [
+    "world",
+    "languages",
+    "controls",
+    "realize",
+    "corpus",
+    "tokenizer",
+    "train",
+    "model",
+    "experts",
+]
 SFT = [*CT, "tasks"]
 #: The modules (patterns of file names without .py) that a stage's results come from.
 SOURCES = {

@@ -9,19 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from langmerge import corpus, languages, model, paths, tokenizer, train
-from langmerge.errors import LangmergeError, readable
+from langmerge.errors import LangmergeError, nearest, readable
 from langmerge.files import read_yaml, sha256, write_text
 from langmerge.model import StateDict
 from langmerge.world import concepts
@@ -97,7 +99,8 @@ def recipe(path: Path | None = None) -> BaseRecipe:
         raise LangmergeError(f"{path}: {error}") from None
 
 
-def _documents(how: BaseRecipe, language: str, stream: int) -> Iterator[str]:
+def documents(how: BaseRecipe, language: str, stream: int) -> Iterator[str]:
+    """A language's endless documents in the base's mixture; streams differ, languages do not."""
     rng = np.random.default_rng([how.seed, stream, *map(ord, language)])
     modes = None if language == "eng_Latn" else how.trace.modes
     return corpus.documents(language, rng, modes)
@@ -110,7 +113,7 @@ def make_tokenizer(how: BaseRecipe) -> PreTrainedTokenizerFast:
         text
         for language, quota in quotas.items()
         for text in islice(
-            _documents(how, language, stream=1),
+            documents(how, language, stream=1),
             round(how.tokenizer_documents * quota / how.tokens),
         )
     )
@@ -119,12 +122,17 @@ def make_tokenizer(how: BaseRecipe) -> PreTrainedTokenizerFast:
 
 def make_rows(how: BaseRecipe, tok: PreTrainedTokenizerFast) -> np.ndarray:
     """The base's training data: documents of all parts, shuffled and packed (rows × sequence)."""
-    documents = [
+    parts = [
         ids
         for language, quota in how.quotas().items()
-        for ids in tokenizer.take_tokens(tok, _documents(how, language, stream=2), quota)
+        for ids in tokenizer.take_tokens(tok, documents(how, language, stream=2), quota)
     ]
-    order = np.random.default_rng([how.seed, 3]).permutation(len(documents))
+    return shuffle(how, parts, stream=3)
+
+
+def shuffle(how: BaseRecipe, documents: list[np.ndarray], stream: int) -> np.ndarray:
+    """Tokenized documents in random order, packed (rows × sequence)."""
+    order = np.random.default_rng([how.seed, stream]).permutation(len(documents))
     return tokenizer.pack([documents[i] for i in order], how.sequence)
 
 
@@ -156,8 +164,8 @@ def build(
 
 def _digest(how: BaseRecipe) -> str:
     """Names the unfinished training state: what is trained, and on which language files."""
-    parts = [how.model_dump_json(), concepts().model_dump_json()]
-    parts += [languages.load(code).model_dump_json() for code in how.quotas()]
+    parts = [how.model_dump_json(), concepts().model_dump_json(exclude={"core", "reserve"})]
+    parts += [json.dumps(languages.load(code).spoken()) for code in how.quotas()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
@@ -182,8 +190,14 @@ def _train(how: BaseRecipe, work: Path, progress: Callable[[int, int], None] | N
     return trained
 
 
-def publish(folder: Path, out: Path, how: BaseRecipe) -> None:
-    """Put a finished base's files into place and write its manifest with their hashes."""
+def publish(
+    folder: Path, out: Path, how: BaseRecipe, extended: dict[str, Any] | None = None
+) -> None:
+    """Put a finished base's files into place and write its manifest with their hashes.
+
+    extended: for a base that went on from another, that one's hash (``parent``), what was met
+        since (``languages``, ``tokens`` by language), and which of it may be studied (``ready``).
+    """
     out.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         # Copied, because `out` may be on another disk; under another name, to be whole or absent.
@@ -195,18 +209,22 @@ def publish(folder: Path, out: Path, how: BaseRecipe) -> None:
         "tokens": how.quotas(),
         "sha256": {name: sha256(out / name) for name in FILES},
     }
+    if extended:
+        manifest["extended"] = extended
     write_text(out / "base.json", json.dumps(manifest, indent=1) + "\n")
     _load.cache_clear()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Base:
     """A base that a study starts from: weights, tokenizer and what it has met."""
 
     folder: Path
     hash: str
     sha256: dict[str, str]  # of every file, by name
-    languages: tuple[str, ...]
+    languages: tuple[str, ...]  # the targets that it has met
+    recipe: BaseRecipe
+    extended: dict[str, Any]  # as `publish` writes it; empty for a base from scratch
     architecture: LlamaConfig
     weights: StateDict
     tokenizer: PreTrainedTokenizerFast
@@ -222,9 +240,52 @@ class Base:
             raise LangmergeError(
                 f"the base has not met {language}: it holds a trace of "
                 f"{', '.join(self.languages)}. Experts trained from it would start from bytes. "
-                f"Add {language} to trace.languages in {paths.data() / 'base_recipe.yaml'} and "
-                "make the base again with `python -m langmerge base`."
+                f"Let it meet the language first, which takes some ten minutes: "
+                f"`langmerge base extend --language {language}`."
             )
+
+    def require_ready(self, language: str) -> None:
+        """Raise LangmergeError where an extension did not bring its language above chance."""
+        if language not in self.extended.get("ready", []):
+            raise LangmergeError(
+                f"{self.folder.name} has met {language}, but English fine-tuning alone does not "
+                f"carry over to it on enough tasks ({self.folder / 'readiness.csv'}): a study "
+                "would be one of noise. Give the extension more tokens in "
+                f"{paths.data() / 'base_extension.yaml'} and extend again, or put the language "
+                "into the base's own trace. To study it all the same, name the base in a "
+                f"profile: `bases: [{self.folder.name}]`."
+            )
+
+
+def folder_of(name: str) -> Path:
+    """The folder of a base by its name: ``base`` is the one that studies start from by default.
+
+    Others (another base seed, an extension) lie under ``bases/`` in the home folder.
+    """
+    if name == "base":
+        return paths.base()
+    folder = paths.home() / "bases" / name
+    if not re.fullmatch(r"[\w+-]+", name) or not folder.is_dir():
+        there = [path.name for path in (paths.home() / "bases").glob("*")]
+        raise LangmergeError(f"no base {name!r}: {nearest(name, ['base', *there])}")
+    return folder
+
+
+def meeting(name: str, language: str) -> Base:
+    """The base of that name, or its extension that has met the language.
+
+    Raises LangmergeError where there is none, naming the command that makes one.
+    """
+    base = load(folder_of(name))
+    if language in base.languages:
+        return base
+    for folder in sorted((paths.home() / "bases").glob(f"{name}+*")):
+        found = load(folder)
+        if found.extended.get("parent") == base.hash and language in found.languages:
+            found.require_ready(language)
+            return found
+    base.require(language)
+    raise AssertionError(language)
 
 
 _MEND = "Restore it with git or make the base again with `python -m langmerge base`."
@@ -243,11 +304,15 @@ def _load(folder: Path) -> Base:
     manifest = _manifest(folder)
     net, tok = model.load_pretrained(folder)
     digest = hashlib.sha256(json.dumps(manifest["sha256"], sort_keys=True).encode()).hexdigest()
+    extended = manifest.get("extended", {})
+    languages_met = (*manifest["recipe"]["trace"]["languages"], *extended.get("languages", []))
     return Base(
         folder=folder,
         hash=digest[:12],
         sha256=manifest["sha256"],
-        languages=tuple(manifest["recipe"]["trace"]["languages"]),
+        languages=languages_met,
+        recipe=BaseRecipe.model_validate(manifest["recipe"]),
+        extended=extended,
         architecture=net.config,
         weights=model.state(net),
         tokenizer=tok,

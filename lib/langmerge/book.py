@@ -53,11 +53,15 @@ def build(
     shipped = read_toc(root / "_toc.yml")
     codes = list(dict.fromkeys([*toc_languages(shipped), *(languages or ())]))
     toc = extend_toc(shipped, codes)
+    from langmerge import data_card
+
     results = _study(codes, profile, seeds, console)
     jobs = _jobs(results, seeds, toc)
     _execute(jobs, console)
     execution.install(jobs, root / EXECUTED)
     execution.write_atomically(root / EXECUTED / "samples.md", samples())
+    for name, text in data_card.page().items():
+        execution.write_atomically(root / EXECUTED / name, text)
     execution.write_atomically(root / EXECUTED / "verdicts.md", verdicts(results))
     index = _render(root, toc, output or root, strict, jobs, console)
     console.print(f"The book: [bold]{index}[/bold]", soft_wrap=True)
@@ -66,7 +70,7 @@ def build(
 
 def samples() -> str:
     """Two facts of the lab's world in every language, as a Markdown table for its page."""
-    from langmerge import languages
+    from langmerge import data_card, languages
     from langmerge.realize import Realizer
     from langmerge.world import Proposition
 
@@ -74,11 +78,15 @@ def samples() -> str:
         Proposition.of("kind", thing="cow", topic="animal"),
         Proposition.of("act_place", person="mother", action="cook", thing="rice", place="village"),
     )
-    codes = sorted(languages.codes(), key=lambda code: (code != "eng_Latn", code))
     lines = ["| Language | Script | Word order | One fact | Another |", "|---|---|---|---|---|"]
-    for code in (*codes, "zzz_0000", "zzz_0001", "zzz_0002"):
+    for code in data_card.shown():
         it = languages.load(code)
-        said = map(Realizer(it), facts)
+        say = Realizer(it)
+        can_say = it.inventory().constructions
+        said = (
+            data_card.marked(it, say(fact)) if fact.construction in can_say else ""
+            for fact in facts
+        )
         described = (f"{it.name} (`{code}`)", it.script, it.word_order, *said)
         lines.append(f"| {' | '.join(described)} |")
     return "\n".join(lines) + "\n"
@@ -292,6 +300,8 @@ def complaints(log: str) -> str:
 def _site_key(root: Path, toc: dict[str, Any], strict: bool, executed: Sequence[Job]) -> str:
     pages = [root / "_config.yml", *sorted(root.glob("*.md")), *sorted((root / "book").rglob("*"))]
     pages = [page for page in pages if page.is_file() and (root / EXECUTED) not in page.parents]
+    # What is computed beside the notebooks: the tables that pages include.
+    pages += sorted((root / EXECUTED).glob("*.md"))
     sources = [part for page in pages for part in (str(page), page.read_bytes())]
     versions = [f"{package} {version_of(package)}" for package in _RENDERERS]
     notebooks = [job.cached.name for job in executed]

@@ -12,7 +12,7 @@ import math
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from langmerge.base import Base
 from langmerge.errors import LangmergeError
 from langmerge.evaluate import Evaluator, Suite
 from langmerge.experts import Expert, fingerprint
+from langmerge.merging.sweep import Sweep
 from langmerge.model import StateDict
 from langmerge.store import Store
 
@@ -75,6 +76,7 @@ def _is_helper(value: object, function: Callable) -> bool:
 class Cell:
     """One model to evaluate: an expert, or a merge of the CT and the SFT expert."""
 
+    base: Path  # the folder of the base that everything started from
     language: str
     seed: int
     ct_tokens: int
@@ -94,30 +96,44 @@ class Cell:
             return {"expert": self.expert.sha256}
         if self.merge is None:
             return {"expert": "base"}
-        identity = {"merge": self.merge, "params": plain(self.params), "sft": self.sft.sha256}
+        params = plain(merging.method_named(self.merge).parameters(self.params))
+        identity = {"merge": self.merge, "params": params, "sft": self.sft.sha256}
         if self.ct is not None:
             identity["ct"] = self.ct.sha256
         if self.election is not None:
             identity["election"] = self.election_source
         return identity
 
-    def weights(self, base: Base) -> StateDict:
+    def load_base(self) -> Base:
+        """The base that everything started from."""
+        return base_module.load(self.base)
+
+    def weights(self) -> StateDict:
         """The model's weights, merged in memory where it is a merge."""
         if self.expert is not None:
             return self.expert.weights()
         if self.merge is None:
-            return base.weights
+            return self.load_base().weights
         params = dict(self.params)
         if self.election is not None:
             params["election"] = self.election
-        ct = self.ct.weights() if self.ct else base.weights
-        return merging.merge(self.merge, base.weights, ct, self.sft.weights(), **params)
+        return _sweep(self.base, self.ct, self.sft).merge(self.merge, **params)
 
 
-def evaluation_spec(cell: Cell, asked: Suite, base: Base) -> dict[str, object]:
+@lru_cache(maxsize=1)
+def _sweep(base: Path, ct: Expert | None, sft: Expert) -> Sweep:
+    """What all merges of two experts share; without a CT expert the base takes its place.
+
+    A study evaluates the merges of a pair one after the other.
+    """
+    start = base_module.load(base).weights
+    return Sweep(start, ct.weights() if ct else start, sft.weights())
+
+
+def evaluation_spec(cell: Cell, asked: Suite) -> dict[str, object]:
     """What an evaluation depends on."""
     return {
-        "base": base.hash,
+        "base": cell.load_base().hash,
         "suite": asdict(asked),
         "text": fingerprint(asked.language),
         "weights": cell.identity(),
@@ -125,40 +141,38 @@ def evaluation_spec(cell: Cell, asked: Suite, base: Base) -> dict[str, object]:
 
 
 @cache
-def _evaluator(asked: Suite, base_hash: str) -> Evaluator:
-    # Known by the base too: another base in the same process has another tokenizer.
-    base = base_module.load()
+def _evaluator(asked: Suite, folder: Path) -> Evaluator:
+    base = base_module.load(folder)
     return Evaluator(base.architecture, base.tokenizer, asked)
 
 
 def evaluate_cell(root: Path, cell: Cell, asked: Suite) -> Path:
     """The folder with a cell's ``scores.json`` and ``items.parquet``, evaluated if missing."""
-    base = base_module.load()
 
     def compute(folder: Path) -> None:
-        found = _evaluator(asked, base.hash)(cell.weights(base))
+        found = _evaluator(asked, cell.base)(cell.weights())
         text = found.scores.to_json(orient="records", double_precision=15)
         (folder / "scores.json").write_text(text)
         found.items.to_parquet(folder / "items.parquet")
 
-    return Store(root).get("evaluation", evaluation_spec(cell, asked, base), compute)
+    return Store(root).get("evaluation", evaluation_spec(cell, asked), compute)
 
 
-def diagnostics_spec(cell: Cell, base: Base) -> dict[str, object]:
+def diagnostics_spec(cell: Cell) -> dict[str, object]:
     """What a merge's diagnostics depend on."""
-    return {"base": base.hash, "weights": cell.identity()}
+    return {"base": cell.load_base().hash, "weights": cell.identity()}
 
 
 def diagnose_cell(root: Path, cell: Cell) -> Path:
     """The folder with ``diagnostics.json`` of a TIES cell: what its merge discards."""
-    base = base_module.load()
 
     def compute(folder: Path) -> None:
+        base = cell.load_base()
         frame = merging.diagnose(base.weights, cell.ct.weights(), cell.sft.weights(), **cell.params)
         text = frame.to_json(orient="records", double_precision=15)
         (folder / "diagnostics.json").write_text(text)
 
-    return Store(root).get("diagnostics", diagnostics_spec(cell, base), compute)
+    return Store(root).get("diagnostics", diagnostics_spec(cell), compute)
 
 
 def plain(params: dict[str, object]) -> dict[str, object]:

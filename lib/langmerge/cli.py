@@ -6,14 +6,17 @@ Heavy modules are imported inside the commands, so that ``--help`` answers at on
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from langmerge import files
 from langmerge.errors import LangmergeError
 
 app = typer.Typer(
@@ -99,9 +102,15 @@ def tune(profile: Profile = "lab") -> None:
     typer.echo(f"The settings are in {paths.find('profiles', profile)}, the trials beside it.")
 
 
-@app.command(epilog=_examples("base"))
-def base() -> None:
+base_app = typer.Typer(rich_markup_mode="markdown")
+app.add_typer(base_app, name="base")
+
+
+@base_app.callback(invoke_without_command=True, epilog=_examples("base", "base extend -l gsw_Latn"))
+def base(context: typer.Context) -> None:
     """Retrain the lab's base model from scratch (about half an hour on one core; resumable)."""
+    if context.invoked_subcommand:
+        return
     from langmerge import base as lab_base
     from langmerge.progress import bar
 
@@ -109,20 +118,171 @@ def base() -> None:
         typer.echo(lab_base.build(progress=progress))
 
 
+@base_app.command(
+    epilog=_examples("base extend --language gsw_Latn", "base extend -l gsw_Latn -l bod_Tibt")
+)
+def extend(language: Annotated[list[str], typer.Option("--language", "-l")]) -> None:
+    """Let the base meet a language that it has not seen, in a few minutes (resumable).
+
+    Studies of the language then start from the extended base.
+    """
+    from langmerge import base as lab_base
+    from langmerge import extension
+    from langmerge.progress import bar
+
+    with bar("Extending the base") as progress:
+        folder, standing = extension.extend(language, progress=progress)
+    _print_table(
+        ("language", "task", "English SFT alone", "chance", "standing"),
+        (
+            (row.language, row.task, f"{row.value:.2f}", f"{row.chance:.2f}", row.standing)
+            for row in standing.itertuples()
+        ),
+    )
+    for code in language:
+        lab_base.load(folder).require_ready(code)
+        typer.echo(f"{code} is ready: `langmerge run --language {code}`.")
+    typer.echo(folder)
+
+
 @app.command(epilog=_examples("languages"))
 def languages() -> None:
-    """List the languages: code, name, script, word order, review, met by the base or not."""
+    """List the languages: code, name, script, word order, tier, review, whose file, in the base."""
     from langmerge import languages as known
 
     met = _met_by_base()
     rows = []
     for code in dict.fromkeys([*known.codes(), *(met or ())]):
-        it = known.load(code)
+        try:
+            it = known.load(code)
+        except LangmergeError:
+            rows.append((code, "", "", "", "", "", "", _whose(code), "not complete: check it"))
+            continue
         reviewed = "yes" if it.reviewed else "no"
         in_base = "?" if met is None else "yes" if code in (*met, "eng_Latn") else "no"
-        rows.append((code, it.name, it.autonym, it.script, it.word_order, reviewed, in_base))
-    titles = ("code", "name", "autonym", "script", "word order", "reviewed", "in the base")
-    _print_table(titles, rows)
+        described = (code, it.name, it.autonym, it.script, it.word_order, it.tier, reviewed)
+        rows.append((*described, _whose(code), in_base))
+    titles = ("code", "name", "autonym", "script", "word order", "tier", "reviewed", "file")
+    _print_table((*titles, "in the base"), rows)
+
+
+def _whose(code: str) -> str:
+    """Whose file a language is read from: the reader's own comes before a shipped one."""
+    from langmerge import paths
+
+    shipped = (paths.data() / "languages" / f"{code}.yaml").is_file()
+    if not (paths.home() / "languages" / f"{code}.yaml").is_file():
+        return "shipped" if shipped else "generated"
+    return "yours, not the shipped one" if shipped else "yours"
+
+
+language_app = typer.Typer(
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    help="Add a language, check it, and look its words up in a list.",
+    epilog=_examples("language new gsw_Latn", "language check gsw_Latn"),
+)
+app.add_typer(language_app, name="language")
+
+
+@language_app.command(
+    epilog=_examples(
+        "language new gsw_Latn", "language new quy_Latn --name Quechua --out quy_Latn.yaml"
+    )
+)
+def new(
+    code: Annotated[str, typer.Argument(help="FLORES code, such as gsw_Latn.")],
+    name: Annotated[str | None, typer.Option(help="Its name in English.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file. [default: your languages]")] = None,
+) -> None:
+    """Write a language file with every slot, to fill in by hand. Nothing is overwritten."""
+    from langmerge import language_new
+
+    path = language_new.write(code, name, out)
+    typer.echo(f"{path}\nFill it in, then: `langmerge language check {out or code}`.")
+
+
+@language_app.command(
+    name="check", epilog=_examples("language check gsw_Latn", "language check ~/gsw_Latn.yaml")
+)
+def check_language(
+    language: Annotated[str, typer.Argument(help="A code, or a file.")],
+) -> None:
+    """Say what a language file lacks, how it reads and how hard it will be to learn.
+
+    Exit code 2 where it cannot be used yet.
+    """
+    from langmerge import language_check
+
+    report = language_check.check(language_check.find(language))
+    it = report.language
+    typer.echo(f"{it.code}, {it.name}: tier {it.tier}, tasks {', '.join(report.tasks) or 'none'}")
+    for sample in report.samples:
+        typer.echo(f"\n  {sample.said}\n  {sample.english}\n  {sample.gloss}")
+    for warning in report.warnings:
+        typer.echo(f"\nLook at this: {warning}.")
+    if report.problems:
+        listed = "\n  ".join(report.problems)
+        raise LangmergeError(f"{report.path} cannot be used yet:\n  {listed}")
+    typer.echo(f"\n{report.path} is complete.")
+    _print_learnability(it)
+
+
+def _print_learnability(language: Any) -> None:
+    """How hard a language will be, with English and a language that the base has met beside it."""
+    from langmerge import base as lab_base
+    from langmerge import extension, language_check
+    from langmerge import languages as known
+
+    try:
+        base = lab_base.load()
+    except LangmergeError as error:
+        typer.echo(f"How learnable it is cannot be estimated without a base: {error}", err=True)
+        return
+    beside = [known.load(code) for code in ("eng_Latn", *base.languages[:2])]
+    others = [it for it in beside if it.code != language.code]
+    estimates = [language_check.learnability(it, base) for it in (language, *others)]
+    rows = [
+        (
+            it.code,
+            f"{it.tokens_per_word:.1f}",
+            *(f"{told} of {of}" for told, of in it.first_tokens.values()),
+            f"{it.mentions:.0f}",
+            f"{it.tokens:,}",
+        )
+        for it in estimates
+    ]
+    titles = ("language", "tokens a word", "things told by one token", "actions so")
+    typer.echo(f"\nAt the base's exposure, {estimates[0].documents:,} documents:")
+    _print_table((*titles, "times each is met", "tokens"), rows)
+    if language.code not in (*base.languages, "eng_Latn"):
+        share = estimates[0].tokens / extension.recipe().tokens
+        typer.echo(
+            f"The base has not met it. Its trace would be {share:.0%} of what "
+            f"`langmerge base extend --language {language.code}` trains on"
+            + ("." if share <= 0.75 else ", which leaves too little for rehearsal: shorten words.")
+        )
+
+
+@language_app.command(
+    epilog=_examples('language attest gsw_Latn --list words.txt --name "A word list"')
+)
+def attest(
+    language: Annotated[str, typer.Argument(help="A code, or a file.")],
+    words: Annotated[Path, typer.Option("--list", help="Hunspell's .dic, or a word a line.")],
+    name: Annotated[str, typer.Option(help="What the list is called.")],
+    version: Annotated[str, typer.Option(help="Its version.")] = "",
+    note: Annotated[str, typer.Option(help="What a reader should know of it.")] = "",
+) -> None:
+    """Look a file's words up in an independent list, and note in the file what was found."""
+    from langmerge import language_attest, language_check
+
+    path = language_check.find(language)
+    given = language_attest.attest(path, words, name, version, note)
+    total = given.found + len(given.not_found)
+    typer.echo(f"{path}: {given.found} of {total} words are in {name}.")
+    if given.not_found:
+        typer.echo(f"Not there, which need not mean wrong: {', '.join(given.not_found)}")
 
 
 def _met_by_base() -> tuple[str, ...] | None:
@@ -134,6 +294,20 @@ def _met_by_base() -> tuple[str, ...] | None:
     except LangmergeError as error:
         typer.echo(f"langmerge: {error}", err=True)
         return None
+
+
+@app.command(epilog=_examples("shortcuts"))
+def shortcuts() -> None:
+    """Measure what scores on the tasks without understanding them, for the data card."""
+    from langmerge import paths
+    from langmerge import shortcuts as cues
+
+    table = cues.measure().pivot_table(index=["language", "shortcut"], columns="task")["value"]
+    _print_table(
+        ["language", "shortcut", *table.columns],
+        ((*row[:2], *map(_brief, row[2:])) for row in table.reset_index().itertuples(index=False)),
+    )
+    typer.echo(paths.data() / cues.FILE)
 
 
 @app.command(epilog=_examples("show"))
@@ -148,6 +322,137 @@ def show() -> None:
         typer.echo("The store is empty: `langmerge run` fills it.")
         return
     _print_table(list(table.columns), table.astype(str).itertuples(index=False))
+
+
+@app.command(
+    epilog=_examples(
+        "merge recipe.yaml merged",
+        "merge laptop merged --plan",
+        "merge recipe.yaml merged --resume --threads 2",
+    )
+)
+def merge(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe's file (YAML as mergekit's), or a shipped one: laptop.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The folder of the merged model; new or empty.")],
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Only say what would be read and written, and what it takes."),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a merge that was interrupted.")
+    ] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Threads to compute with.")] = 1,
+    sha256: Annotated[
+        bool, typer.Option("--sha256", help="Write SHA-256 of all files beside the fast hash.")
+    ] = False,
+) -> None:
+    """Merge checkpoints by a recipe, tensor by tensor, in little memory.
+
+    Models are folders or hub ids. Nothing is written under its final name before it is whole;
+    a merge that was killed goes on with --resume.
+    """
+    from langmerge.merging import recipe as recipes
+
+    written = recipes.read(recipe)
+    if plan and _told_what_to_fetch(written.references_and_base()):
+        return
+    from langmerge.merging import stream
+
+    job = written.job()
+    if plan:
+        _print_table(("plan", str(out)), stream.plan(job, out).rows())
+        return
+    from langmerge.progress import bar
+
+    with bar("Merging") as progress:
+        report = stream.run(
+            job, out, resume=resume, threads=threads, progress=progress, sha256=sha256
+        )
+    _print_merged(report)
+
+
+def _print_merged(report: Any) -> None:
+    """What a merge did, in two or three lines."""
+    resumed = f", {report.resumed} of them by an earlier run" if report.resumed else ""
+    typer.echo(
+        f"{report.out}: {report.tensors} tensors{resumed}, {report.parameters:,} parameters, in "
+        f"{report.seconds:,.1f} s; xxh3 {report.digest}"
+    )
+    for name, digest in report.sha256.items():
+        typer.echo(f"sha256 {digest}  {name}")
+    for note in report.notes:
+        typer.echo(f"Note: {note}.")
+
+
+def _told_what_to_fetch(references: list[str]) -> bool:
+    """Whether models have to be fetched before a merge can be planned; says which."""
+    from langmerge.merging import hub
+
+    missing = [reference for reference in references if not hub.is_here(reference)]
+    if not missing:
+        return False
+    rows = [(reference, f"{hub.bytes_to_fetch(reference) / 1e9:.1f} GB") for reference in missing]
+    _print_table(("to be fetched from the hub first", "size"), rows)
+    typer.echo("The rest of the plan needs them: `langmerge merge` fetches them, or `hf download`.")
+    return True
+
+
+@app.command(
+    epilog=_examples(
+        "diagnose base ct sft",
+        "diagnose base ct sft --keep 0.5 --slack 0 --slack 1 --slack inf --out figures",
+        "diagnose Qwen/Qwen1.5-0.5B sail/Sailor-0.5B Qwen/Qwen1.5-0.5B-Chat --json losses.json",
+    )
+)
+def diagnose(
+    base: Annotated[str, typer.Argument(help="The base: a folder or a hub id.")],
+    ct: Annotated[str, typer.Argument(help="The model continually pre-trained from it.")],
+    sft: Annotated[str, typer.Argument(help="The model fine-tuned from it.")],
+    keep: Annotated[float, typer.Option(help="The share of each update that trim keeps.")] = 0.7,
+    slack: Annotated[
+        list[float] | None,
+        typer.Option(help="A slack; may be repeated, and inf. [default: 0, 1, 3, inf]"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for the figure (and the JSON, unless named).")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="A file for all numbers, by tensor.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads to compute with.")] = 1,
+) -> None:
+    """Show what a TIES merge would throw away: conflict, trim and election losses.
+
+    By slack for the whole model, and by layer and module in the figure. Nothing is merged, and
+    memory does not grow with the models.
+    """
+    slacks = list(dict.fromkeys(slack or [0.0, 1.0, 3.0, math.inf]))
+    if out is not None:
+        json_file = json_file or out / "diagnosis.json"
+    for folder in filter(None, (out, json_file and json_file.parent)):
+        folder.mkdir(parents=True, exist_ok=True)  # complains before the long pass
+    from langmerge import diagnosis
+    from langmerge.merging import hub
+    from langmerge.merging import stream_diagnostics as streaming
+    from langmerge.progress import bar
+
+    diagnosis.check(keep, slacks)
+    folders = [hub.folder_of(reference) for reference in (base, ct, sft)]
+    with bar("Diagnosing") as progress:
+        params = {"density_ct": keep, "density_sft": keep}
+        found = streaming.diagnose(*folders, params, slacks, threads=threads, progress=progress)
+    _print_table(*diagnosis.lines(found))
+    if out is not None:
+        from langmerge import plotting
+
+        typer.echo(plotting.save(diagnosis.figure(found), out / "diagnosis"))
+    if json_file is not None:
+        about = {"base": base, "ct": ct, "sft": sft, "keep": keep, "variant": "weighted"}
+        text = json.dumps(diagnosis.as_json(found, about), indent=1, allow_nan=False)
+        files.write_text(json_file, text + "\n")
+        typer.echo(json_file)
 
 
 @app.command(epilog=_examples("test"))

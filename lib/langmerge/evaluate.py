@@ -72,7 +72,8 @@ class Evaluator:
         batch_size: int = 64,
     ) -> None:
         self.suite = suite
-        self.documents = {task: item_documents(suite, task, tokenizer) for task in tasks.TASKS}
+        asked = tasks.possible(load(suite.language).inventory())
+        self.documents = {task: item_documents(suite, task, tokenizer) for task in asked}
         self._texts = held_out_text(suite)
         self._model = model.new(architecture, seed=0).eval()
         with _quiet():
@@ -97,7 +98,7 @@ class Evaluator:
                 lm=self._harness, task_dict=self._tasks, bootstrap_iters=0, log_samples=True
             )
         items = pd.concat(
-            [_items(task, found["samples"][_name(self.suite, task)]) for task in tasks.TASKS],
+            [_items(task, found["samples"][_name(self.suite, task)]) for task in self.documents],
             ignore_index=True,
         )
         text = _text_score(found, _name(self.suite, TEXT_TASK), self._texts)
@@ -110,7 +111,8 @@ def _name(suite: Suite, task: str) -> str:
 
 def item_documents(suite: Suite, task: str, tokenizer: PreTrainedTokenizerFast) -> list[dict]:
     """A task's items as the documents lm-eval works on, with the scoring rule decided."""
-    say = Realizer(load(suite.language))
+    language = load(suite.language)
+    say, inventory = Realizer(language), language.inventory()
     documents = [
         {
             "id": item.id,
@@ -119,7 +121,7 @@ def item_documents(suite: Suite, task: str, tokenizer: PreTrainedTokenizerFast) 
             "choices": item.choices(say),
             "answer": item.answer,
         }
-        for item in tasks.draw(task, suite.split, suite.items, suite.seed)
+        for item in tasks.draw(task, suite.split, suite.items, suite.seed, inventory)
     ]
     choices = {choice for document in documents for choice in document["choices"]}
     single = all(len(tokenizer.encode(c, add_special_tokens=False)) == 1 for c in choices)

@@ -38,8 +38,12 @@ class Expert:
 
 @cache
 def fingerprint(language: str) -> str:
-    """The hash of everything a language's text depends on: its file and the concepts."""
-    text = load(language).model_dump_json() + concepts().model_dump_json()
+    """The hash of everything a language's text depends on: its words, templates and the concepts.
+
+    What a file says about its words (who wrote, reviewed or attested them, which corpora there
+    are beside) changes no text, and the core is told by the words that a file has.
+    """
+    text = load(language).spoken() + concepts().model_dump_json(exclude={"core", "reserve"})
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -19,14 +19,8 @@ from langmerge.experts import Expert, continual_pretrain, finetune
 from langmerge.profiles import Finetuning, Profile, Settings
 from langmerge.store import Store
 
-#: The study's names for merging methods: the function that computes each and what it fixes.
-MERGES: dict[str, tuple[str, dict[str, object]]] = {
-    "average": ("average", {}),
-    "task_arithmetic": ("task_arithmetic", {}),
-    "ties_mean": ("ties", {"combine": "mean"}),
-    "ties_sum": ("ties", {"combine": "sum"}),
-    "ties_sv": ("ties_sv", {"combine": "mean"}),
-}
+#: The merging methods that a study compares.
+MERGES = ("average", "task_arithmetic", "ties_mean", "ties_sum", "ties_sv")
 #: Controls that take the settings of mean-TIES.
 TIES_CONTROLS = ("shuffled_ct", "norm_matched_ct")
 #: A fine-tuning on top of a CT expert: method, setting, language of the instructions, how.
@@ -44,13 +38,13 @@ def cells(
     for method in ("ties_mean", "ties_sv"):
         best(plan, method)  # complains before anything is trained
     found = experts(plan, processes, quiet)
-    sft = {(cell.language, cell.seed): cell for cell in found if cell.method == "sft"}
+    sft = {_run(cell): cell for cell in found if cell.method == "sft"}
     merges: list[Cell] = []
     for cell in found:
         if cell.method == "sft":
             merges.append(_half_sft(cell))
         if cell.method == "ct":
-            pair = (cell, sft[cell.language, cell.seed])
+            pair = (cell, sft[_run(cell)])
             merges += _merges(plan, *pair)
             merges += _slack_cells(plan, *pair)
             merges += _controls(plan, *pair)
@@ -58,49 +52,61 @@ def cells(
     return found + merges
 
 
+def _run(cell: Cell) -> tuple[Path, str, int]:
+    """What all cells of one run share."""
+    return cell.base, cell.language, cell.seed
+
+
 # --- experts -----------------------------------------------------------------------------
 
 
 def experts(plan: Profile, processes: int | None = None, quiet: bool = False) -> list[Cell]:
     """The experts' cells, trained where missing: base, SFT, CT, CT-then-SFT, SFT in the target."""
-    pairs = [(language, seed) for language in plan.languages for seed in plan.seeds]
+    triples = [
+        (base_module.meeting(name, language).folder, language, seed)
+        for name in plan.bases
+        for language in plan.languages
+        for seed in plan.seeds
+    ]
+    pairs = list(dict.fromkeys((base, seed) for base, _, seed in triples))
     root = Store().root
     # The long jobs first, or one core waits at the end.
-    first = [(train_ct, plan, root, *pair) for pair in pairs]
-    first += [(train_sft, plan, root, seed) for seed in plan.seeds]
+    first = [(train_ct, plan, root, *triple) for triple in triples]
+    first += [(train_sft, plan, root, *pair) for pair in pairs]
     jobs.run("CT and SFT experts", [job for job in first if not _done(*job)], processes, quiet)
-    sft = {seed: train_sft(plan, root, seed) for seed in plan.seeds}
-    ct = {pair: train_ct(plan, root, *pair) for pair in pairs}
+    sft = {pair: train_sft(plan, root, *pair) for pair in pairs}
+    ct = {triple: train_ct(plan, root, *triple) for triple in triples}
     second = [
-        (train_on_ct, plan, root, seed, expert, how)
-        for (language, seed), by_budget in ct.items()
-        for tokens, expert in by_budget.items()
-        for how in continued(plan, language, tokens)
+        (train_on_ct, root, base, seed, expert, how)
+        for (base, language, seed), by_budget in ct.items()
+        for expert in by_budget.values()
+        for how in continued(plan, language)
     ]
     jobs.run("CT-then-SFT", [job for job in second if not _done(*job)], processes, quiet)
     found: list[Cell] = []
-    for language, seed in pairs:
-        found.append(Cell(language, seed, 0, "base", "fixed"))
-        found.append(Cell(language, seed, 0, "sft", "fixed", expert=sft[seed]))
-        for tokens, expert in ct[language, seed].items():
-            found.append(Cell(language, seed, tokens, "ct", "fixed", expert=expert))
-            for how in continued(plan, language, tokens):
+    for triple in triples:
+        base, language, seed = triple
+        found.append(Cell(*triple, 0, "base", "fixed"))
+        found.append(Cell(*triple, 0, "sft", "fixed", expert=sft[base, seed]))
+        for tokens, expert in ct[triple].items():
+            found.append(Cell(*triple, tokens, "ct", "fixed", expert=expert))
+            for how in continued(plan, language):
                 method, setting, _, settings = how
-                trained = train_on_ct(plan, root, seed, expert, how)
+                trained = train_on_ct(root, base, seed, expert, how)
                 params = settings.model_dump()
-                found.append(Cell(language, seed, tokens, method, setting, trained, params=params))
+                found.append(Cell(*triple, tokens, method, setting, trained, params=params))
     return found
 
 
-def continued(plan: Profile, language: str, tokens: int) -> list[Continued]:
-    """What is fine-tuned from the CT expert of a budget; the ceiling from the largest alone."""
-    found: list[Continued] = [
-        ("ct_then_sft", setting, "eng_Latn", _finetuning(plan, setting, values))
-        for setting, values in plan.settings("ct_then_sft").items()
+def continued(plan: Profile, language: str) -> list[Continued]:
+    """What is fine-tuned from a CT expert: CT-then-SFT, and the ceiling in the target language."""
+    return [
+        *(
+            ("ct_then_sft", setting, "eng_Latn", _finetuning(plan, setting, values))
+            for setting, values in plan.settings("ct_then_sft").items()
+        ),
+        ("target_sft", "fixed", language, plan.finetuning),
     ]
-    if tokens == max(plan.budgets):
-        found.append(("target_sft", "fixed", language, plan.finetuning))
-    return found
 
 
 def _finetuning(plan: Profile, setting: str, values: Settings) -> Finetuning:
@@ -112,19 +118,27 @@ def _finetuning(plan: Profile, setting: str, values: Settings) -> Finetuning:
         raise LangmergeError(f"{where}: {readable(error)}") from None
 
 
-def train_sft(plan: Profile, root: Path, seed: int, only_find: bool = False) -> Expert | None:
-    """The English SFT expert of a seed."""
-    base = base_module.load()
-    return finetune(Store(root), base, "eng_Latn", seed, plan.finetuning, None, only_find=only_find)
+def train_sft(
+    plan: Profile, root: Path, base: Path, seed: int, only_find: bool = False
+) -> Expert | None:
+    """The English SFT expert of a base and a seed."""
+    return finetune(
+        Store(root),
+        base_module.load(base),
+        "eng_Latn",
+        seed,
+        plan.finetuning,
+        only_find=only_find,
+    )
 
 
 def train_ct(
-    plan: Profile, root: Path, language: str, seed: int, only_find: bool = False
+    plan: Profile, root: Path, base: Path, language: str, seed: int, only_find: bool = False
 ) -> dict[int, Expert] | None:
     """The CT experts of a language and seed, by budget."""
     return continual_pretrain(
         Store(root),
-        base_module.load(),
+        base_module.load(base),
         language,
         seed,
         plan.continual_pretraining,
@@ -134,12 +148,12 @@ def train_ct(
 
 
 def train_on_ct(
-    plan: Profile, root: Path, seed: int, expert: Expert, how: Continued, only_find: bool = False
+    root: Path, base: Path, seed: int, expert: Expert, how: Continued, only_find: bool = False
 ) -> Expert | None:
     """A CT expert, fine-tuned."""
     _, _, language, settings = how
-    base = base_module.load()
-    return finetune(Store(root), base, language, seed, settings, expert, only_find=only_find)
+    start = base_module.load(base)
+    return finetune(Store(root), start, language, seed, settings, expert, only_find=only_find)
 
 
 def _done(function, *arguments: object) -> bool:
@@ -151,8 +165,7 @@ def _done(function, *arguments: object) -> bool:
 
 def _merge(ct: Cell, sft: Cell, method: str, setting: str, merge: str, **more: object) -> Cell:
     return Cell(
-        ct.language,
-        ct.seed,
+        *_run(ct),
         ct.ct_tokens,
         method,
         setting,
@@ -163,7 +176,7 @@ def _merge(ct: Cell, sft: Cell, method: str, setting: str, merge: str, **more: o
     )
 
 
-def best(plan: Profile, method: str) -> tuple[str, dict[str, object]]:
+def best(plan: Profile, method: str) -> tuple[str, Settings]:
     """A merge's setting to build on (its name and parameters): the tuned one where there is one."""
     settings = plan.settings(method)
     if not settings:
@@ -171,13 +184,13 @@ def best(plan: Profile, method: str) -> tuple[str, dict[str, object]]:
             f"profile {plan.name} has no settings of {method}: give them under `default:`"
         )
     name = "tuned" if "tuned" in settings else "default"
-    return name, MERGES[method][1] | settings[name]
+    return name, settings[name]
 
 
 def _merges(plan: Profile, ct: Cell, sft: Cell) -> Iterator[Cell]:
-    for method, (merge, fixed) in MERGES.items():
+    for method in MERGES:
         for setting, values in plan.settings(method).items():
-            yield _merge(ct, sft, method, setting, merge, params=fixed | values)
+            yield _merge(ct, sft, method, setting, method, params=values)
 
 
 def _slack_cells(plan: Profile, ct: Cell, sft: Cell) -> Iterator[Cell]:
@@ -200,7 +213,7 @@ def _controls(plan: Profile, ct: Cell, sft: Cell) -> Iterator[Cell]:
 
 def _half_sft(sft: Cell) -> Cell:
     """Half of the SFT vector and nothing of CT."""
-    return Cell(sft.language, sft.seed, 0, "half_sft", "fixed", merge="half_sft", sft=sft.expert)
+    return Cell(*_run(sft), 0, "half_sft", "fixed", merge="half_sft", sft=sft.expert)
 
 
 def _custom(

@@ -13,12 +13,11 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from langmerge import base as base_module
 from langmerge import tasks
 from langmerge.cells import Cell
 from langmerge.errors import LangmergeError, nearest
 from langmerge.evaluate import Evaluator, Suite
-from langmerge.languages import load
+from langmerge.languages import english_beside, load
 from langmerge.realize import Realizer
 from langmerge.study import Results, suite
 
@@ -56,13 +55,14 @@ def examples(
     setting: of the methods that have several, which ("tuned", else "default" where None).
     Raises LangmergeError where the results have no such task, method, setting or budget.
     """
-    if task not in tasks.TASKS:
-        raise LangmergeError(f"no task {task!r}: {nearest(task, tasks.TASKS)}")
+    known = tasks.possible(load(results.languages[0]).inventory())
+    if task not in known:
+        raise LangmergeError(f"no task {task!r}: {nearest(task, known)}")
     language, seed = results.languages[0], results.seeds[0]
     models = _models(results, language, seed, ct_tokens, merged, setting)
     asked = suite(results.plan, language, seed)
-    base = base_module.load()
-    weights = {name: cell.weights(base) for name, cell in models.items()}
+    base = models["base"].load_base()
+    weights = {name: cell.weights() for name, cell in models.items()}
     evaluator = Evaluator(base.architecture, base.tokenizer, asked)
     answers = {name: _answers(evaluator, state, task) for name, state in weights.items()}
     chosen = []
@@ -116,12 +116,10 @@ def _live(
     answers: dict[str, pd.DataFrame],
     merged: str,
 ) -> LiveItem:
-    item = next(
-        item
-        for item in tasks.draw(task, asked.split, asked.items, asked.seed)
-        if item.id == item_id
-    )
-    say, english = Realizer(load(asked.language)), Realizer(load("eng_Latn"))
+    language = load(asked.language)
+    drawn = tasks.draw(task, asked.split, asked.items, asked.seed, language.inventory())
+    item = next(item for item in drawn if item.id == item_id)
+    say, english = Realizer(language), Realizer(english_beside(language))
     options = [option.strip() for option in item.choices(say)]
     glosses = [option.strip() for option in item.choices(english)]
     rows = []

@@ -28,7 +28,8 @@ def config(vocab_size: int, hidden: int, layers: int, heads: int, intermediate: 
         tie_word_embeddings=True,
         bos_token_id=0,
         eos_token_id=0,
-        pad_token_id=0,
+        # Padding would share the id of the end of text, whose embedding then got no gradient.
+        pad_token_id=None,
     )
 
 

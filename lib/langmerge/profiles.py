@@ -71,6 +71,7 @@ class Profile(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str
     note: str = ""
+    bases: Annotated[list[str], Field(min_length=1), Once] = ["base"]
     languages: Annotated[list[str], Field(min_length=1), Once]
     seeds: Annotated[list[Whole], Field(min_length=1), Once]
     budgets: Annotated[list[Positive], Field(min_length=1), Once]

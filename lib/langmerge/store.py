@@ -26,7 +26,7 @@ from langmerge.files import sha256
 
 #: The version of what each stage computes. Raise it when a stage's results change: the
 #: entries of older versions are then no longer found. A test ties them to the sources.
-VERSIONS = {"ct": 2, "sft": 1, "evaluation": 3, "diagnostics": 3}
+VERSIONS = {"ct": 3, "sft": 1, "evaluation": 4, "diagnostics": 3}
 ENTRY = "entry.json"
 #: Seconds after which an unfinished entry that nobody wrote to belongs to a killed run.
 ABANDONED = 7 * 24 * 3600

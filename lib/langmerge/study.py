@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from langmerge import base as base_module
 from langmerge import grid, jobs, languages, merging, profiles
-from langmerge.base import Base
 from langmerge.cells import (
     Cell,
     Election,
@@ -82,10 +82,12 @@ class Results:
     def tasks(self) -> list[str]:
         """The reported tasks: those of the profile that English SFT has been shown to teach.
 
+        A language of the core tier may not have all of them.
         Raises LangmergeError where it has taught none.
         """
+        asked = set(self.rows["task"])
         taught = self.english_check().groupby("task")["counts"].all()
-        reported = [task for task in self.plan.tasks if taught[task]]
+        reported = [task for task in self.plan.tasks if taught[task] and task in asked]
         if not reported:
             raise LangmergeError(
                 f"no task is one: the lower end of English SFT's Wilson interval is below "
@@ -124,24 +126,24 @@ def run(
     """
     chosen = [language] if isinstance(language, str) else language
     plan = profiles.load(profile, languages=chosen, seeds=seeds, **overrides)
-    base = base_module.load()
     for code in plan.languages:
         languages.load(code)
-        base.require(code)
+        for name in plan.bases:
+            base_module.meeting(name, code)
     models = grid.cells(plan, elections, processes, quiet)
     work = [(cell, suite(plan, cell.language, cell.seed)) for cell in models]
-    english = [(cell, english_suite(plan, cell.seed)) for cell in _one_sft_per_seed(models)]
-    evaluate_all(work + english, base, processes, quiet)
+    english = [(cell, english_suite(plan, cell.seed)) for cell in _english_experts(models)]
+    evaluate_all(work + english, processes, quiet)
     diagnosed = [cell for cell in models if cell.method in DIAGNOSED]
-    _diagnose_all(diagnosed, base, processes, quiet)
+    _diagnose_all(diagnosed, processes, quiet)
     return Results(
-        rows=scores(work, base),
-        items=_items(work, base),
-        diagnostics=_diagnostics(diagnosed, base),
-        english=scores(english, base),
+        rows=scores(work),
+        items=_items(work),
+        diagnostics=_diagnostics(diagnosed),
+        english=scores(english),
         cells=models,
         plan=plan,
-        provenance=provenance() | {"base": base.hash},
+        provenance=provenance() | {"base": ", ".join(_hashes(models))},
     )
 
 
@@ -155,23 +157,27 @@ def english_suite(plan: Profile, seed: int) -> Suite:
     return Suite("eng_Latn", "test", seed, plan.english_items, plan.text_documents)
 
 
-def _one_sft_per_seed(models: list[Cell]) -> list[Cell]:
-    return list({cell.seed: cell for cell in models if cell.method == "sft"}.values())
+def _english_experts(models: list[Cell]) -> list[Cell]:
+    """The SFT experts, one a base and seed whatever the languages they are merged for."""
+    return list({(cell.base, cell.seed): cell for cell in models if cell.method == "sft"}.values())
 
 
-def evaluate_all(
-    work: list[Work], base: Base, processes: int | None = None, quiet: bool = False
-) -> None:
+def _hashes(models: list[Cell]) -> list[str]:
+    """The hashes of the bases that the models started from."""
+    return list(dict.fromkeys(base_module.load(cell.base).hash for cell in models))
+
+
+def evaluate_all(work: list[Work], processes: int | None = None, quiet: bool = False) -> None:
     """Evaluate what the store lacks, a few cells of one suite a job."""
     store = Store()
-    by_suite: dict[Suite, dict[str, Cell]] = {}
+    by_suite: dict[tuple[Suite, Path], dict[str, Cell]] = {}
     for cell, asked in work:
-        spec = evaluation_spec(cell, asked, base)
+        spec = evaluation_spec(cell, asked)
         if not store.has("evaluation", spec):
-            by_suite.setdefault(asked, {})[json.dumps(spec, sort_keys=True)] = cell
+            by_suite.setdefault((asked, cell.base), {})[json.dumps(spec, sort_keys=True)] = cell
     batches = [
         (_evaluate_batch, store.root, list(missing.values())[start : start + BATCH], asked)
-        for asked, missing in by_suite.items()
+        for (asked, _), missing in by_suite.items()
         for start in range(0, len(missing), BATCH)
     ]
     jobs.run(f"evaluations, {BATCH} models a step", batches, processes, quiet)
@@ -182,11 +188,11 @@ def _evaluate_batch(root, cells: list[Cell], asked: Suite) -> None:
         evaluate_cell(root, cell, asked)
 
 
-def _diagnose_all(cells: list[Cell], base: Base, processes: int | None, quiet: bool) -> None:
+def _diagnose_all(cells: list[Cell], processes: int | None, quiet: bool) -> None:
     store = Store()
     by_spec: dict[str, Cell] = {}
     for cell in cells:
-        spec = diagnostics_spec(cell, base)
+        spec = diagnostics_spec(cell)
         if not store.has("diagnostics", spec):
             by_spec[json.dumps(spec, sort_keys=True)] = cell
     missing = list(by_spec.values())
@@ -205,39 +211,39 @@ def _diagnose_batch(root, cells: list[Cell]) -> None:
 # --- results -----------------------------------------------------------------------------
 
 
-def scores(work: list[Work], base: Base) -> pd.DataFrame:
+def scores(work: list[Work]) -> pd.DataFrame:
     """One row per evaluated model and task, read from the store."""
     frames = []
     for cell, asked in work:
         folder = evaluate_cell(Store().root, cell, asked)
         scores = pd.DataFrame(json.loads((folder / "scores.json").read_text()))
-        head = _head(cell, folder.name, base)
+        head = _head(cell, folder.name)
         frames.append(scores.assign(**head, params=json.dumps(plain(cell.params), sort_keys=True)))
     return pd.concat(frames, ignore_index=True)
 
 
-def _items(work: list[Work], base: Base) -> pd.DataFrame:
+def _items(work: list[Work]) -> pd.DataFrame:
     frames = []
     for cell, asked in work:
         folder = evaluate_cell(Store().root, cell, asked)
         items = pd.read_parquet(folder / "items.parquet")
-        frames.append(items.assign(**_head(cell, folder.name, base)))
+        frames.append(items.assign(**_head(cell, folder.name)))
     return pd.concat(frames, ignore_index=True)
 
 
-def _diagnostics(cells: list[Cell], base: Base) -> pd.DataFrame:
+def _diagnostics(cells: list[Cell]) -> pd.DataFrame:
     frames = []
     for cell in cells:
         folder = diagnose_cell(Store().root, cell)
         frame = pd.DataFrame(json.loads((folder / "diagnostics.json").read_text()))
-        frames.append(frame.assign(**_head(cell, folder.name, base)))
+        frames.append(frame.assign(**_head(cell, folder.name)))
     return pd.concat(frames, ignore_index=True)
 
 
-def _head(cell: Cell, key: str, base: Base) -> dict[str, object]:
+def _head(cell: Cell, key: str) -> dict[str, object]:
     """The columns that name a model in every frame."""
     return {
-        "base": base.hash,
+        "base": cell.load_base().hash,
         "language": cell.language,
         "seed": cell.seed,
         "ct_tokens": cell.ct_tokens,

@@ -13,13 +13,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from langmerge import base as base_module
 from langmerge import grid, paths, profiles, study
 from langmerge.cells import Cell
-from langmerge.errors import LangmergeError, nearest, readable
-from langmerge.files import read_yaml, write_text
+from langmerge.errors import LangmergeError, nearest
+from langmerge.files import read_yaml_as, write_text
 from langmerge.profiles import Profile, Settings
 
 MARK = "# --- below: chosen on the development languages by `langmerge tune`, then frozen ---\n"
@@ -39,11 +38,7 @@ class Search(BaseModel):
 
 def search() -> Search:
     """The shipped search."""
-    path = paths.data() / "tuning.yaml"
-    try:
-        return Search.model_validate(read_yaml(path))
-    except ValidationError as error:
-        raise LangmergeError(f"{path}: {readable(error)}") from None
+    return read_yaml_as(Search, paths.data() / "tuning.yaml")
 
 
 def trials(what: Search, method: str, default: Settings) -> list[Settings]:
@@ -122,9 +117,8 @@ def run_trials(
         for cell in _trial_cells(plan, tried, number, processes, quiet)
     ]
     work = [(cell, study.suite(plan, cell.language, cell.seed, split="dev")) for cell in cells]
-    base = base_module.load()
-    study.evaluate_all(work, base, processes, quiet)
-    rows = study.scores(work, base)
+    study.evaluate_all(work, processes, quiet)
+    rows = study.scores(work)
     accuracy = rows[rows["task"].isin(plan.tasks)].groupby(["method", "setting"])["value"].mean()
     table = accuracy.rename("accuracy").reset_index()
     table["trial"] = table.pop("setting").astype(int)

@@ -1,0 +1,97 @@
+"""Extending a base by a language that it has not met."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import TINY_LANGUAGES
+
+from langmerge import base, extension, model_card, readiness
+from langmerge.errors import LangmergeError
+from langmerge.extension import Extension
+
+NEW = "zzz_0002"
+SHORT = Extension(tokens=60_000, learning_rate=1e-3)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A short extension with a short card, its readiness asked with the tiny profile."""
+    monkeypatch.setattr(extension, "recipe", lambda: SHORT)
+    for name in ("TEXTS", "FERTILITY_DOCUMENTS"):
+        monkeypatch.setattr(model_card, name, 2)
+    monkeypatch.setattr(readiness, "PROFILE", "tiny")
+
+
+@pytest.fixture
+def judged_ready(monkeypatch):
+    monkeypatch.setattr(readiness, "is_ready", lambda rows: True)
+
+
+def test_the_new_text_is_the_languages_trace_among_the_mixture(tiny_base, monkeypatch):
+    monkeypatch.setattr(extension, "recipe", lambda: SHORT)
+    rows = extension.make_rows(tiny_base, [NEW])
+    assert rows.size == pytest.approx(SHORT.tokens, rel=0.1)
+    assert np.array_equal(rows, extension.make_rows(tiny_base, [NEW]))
+    assert len(extension.trace(tiny_base, NEW)) == extension.exposure(tiny_base)
+    # Text of its own: nothing of it is the base's.
+    ours = {ids.tobytes() for ids in extension.trace(tiny_base, TINY_LANGUAGES[0])}
+    theirs = {row.tobytes() for row in base.make_rows(tiny_base.recipe, tiny_base.tokenizer)}
+    assert not ours & theirs
+
+
+def test_an_extended_base_is_another_that_studies_find(tiny_lab, quick, judged_ready):
+    parent = base.load()
+    folder, standing = extension.extend([NEW])
+    found = base.meeting("base", NEW)
+    assert found.folder == folder
+    assert found.hash != parent.hash
+    assert set(found.languages) == {*parent.languages, NEW}
+    assert found.extended["parent"] == parent.hash
+    assert base.meeting("base", TINY_LANGUAGES[0]).hash == parent.hash
+    assert set(standing["language"]) == {NEW}
+    assert NEW in (folder / "README.md").read_text()
+    assert json.loads((folder / "base.json").read_text())["extended"]["tokens"][NEW] > 0
+    changed = [n for n, w in found.weights.items() if not torch.equal(w, parent.weights[n])]
+    assert len(changed) == len(parent.weights)
+
+
+def test_a_language_that_was_not_learnt_is_no_study(tiny_lab, quick):
+    folder, standing = extension.extend(["zzz_0004"])
+    # Eight items of a base of a few thousand parameters: nothing is above chance.
+    assert (standing["standing"] == "at chance").any()
+    with pytest.raises(LangmergeError, match="study would be one of noise") as error:
+        base.meeting("base", "zzz_0004")
+    assert "bases: [base+zzz_0004]" in str(error.value)
+    assert base.meeting(folder.name, "zzz_0004").folder == folder
+
+
+def test_it_extends_by_what_is_new_alone(tiny_lab, monkeypatch):
+    for codes, told in (
+        ([], "no language"),
+        ([TINY_LANGUAGES[0]], "met it already"),
+        (["eng_Latn"], "met it already"),
+        ([NEW, NEW], "met it already"),
+        (["zzz_00002"], "no language 'zzz_00002'"),
+    ):
+        with pytest.raises(LangmergeError, match=told):
+            extension.extend(codes)
+    monkeypatch.setattr(extension, "recipe", lambda: Extension(tokens=500, learning_rate=1e-3))
+    with pytest.raises(LangmergeError, match=r"too little .* for rehearsal"):
+        extension.extend([NEW])
+
+
+def test_a_base_that_is_not_there_is_named(tiny_lab):
+    with pytest.raises(LangmergeError, match="no base 'bsae'"):
+        base.folder_of("bsae")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "standing"),
+    [(0.2, 0.5, "at chance"), (0.3, 0.96, "at the ceiling"), (0.3, 0.9, "between")],
+)
+def test_standing(low, high, standing):
+    row = next(pd.DataFrame([{"low": low, "high": high, "chance": 0.25}]).itertuples())
+    assert readiness._standing(row, ceiling=0.95) == standing
