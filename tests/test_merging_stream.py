@@ -233,6 +233,12 @@ def test_a_head_that_one_model_lacks_is_its_embedding(tmp_path):
     assert json.loads((tmp_path / "out/config.json").read_text())["tie_word_embeddings"] is False
 
 
+def test_a_system_that_writes_at_a_files_one_place_writes_the_same(folders, monkeypatch):
+    monkeypatch.delattr(os, "pwrite")
+    stream.run(job(folders), folders / "out", threads=2, shard_bytes=4000)
+    same(load(folders / "out"), merging.merge("ties", *states().values(), dtype=torch.bfloat16))
+
+
 def test_buffers_are_left_out_and_whole_numbers_copied(folders):
     made = states()
     for name, state in made.items():

@@ -124,6 +124,15 @@ class FusedTies:
         """The array of scalars of `kernels.merge_ties`."""
         return scalars_of(self.ties)
 
+    @functools.cached_property
+    def _inverted(self) -> tuple[np.ndarray, bool | None]:
+        """The scalars with inverses to multiply by, where those are exact: powers of two."""
+        scalars, places = self.scalars.copy(), [kernels.ONLY_CT, kernels.ONLY_SFT, kernels.BOTH]
+        if any(abs(np.frexp(by)[0]) != 0.5 for by in scalars[places]):
+            return scalars, None
+        scalars[places] = 1 / scalars[places]
+        return scalars, True
+
     def prepare(self, source: Source, n: int) -> Merger:
         """Find the thresholds of a tensor, and what an additive slack is worth in it."""
         return self.merger(self.cuts(source, n), source)
@@ -140,10 +149,11 @@ class FusedTies:
     def merger(self, cuts: tuple[Cut, ...], source: Source) -> Merger:
         """The merge of one tensor whose cuts are known."""
         keys, left = as_arrays(cuts)
-        scalars, bonus = self.scalars, self.bonus(cuts, source)
+        scalars, inverse = self._inverted
+        bonus = self.bonus(cuts, source)
 
         def merge(slab: Slab, out: np.ndarray) -> int:
-            return kernels.merge_ties(*slab, out, keys, left, scalars, bonus)
+            return kernels.merge_ties(*slab, out, keys, left, scalars, bonus, inverse)
 
         return merge
 

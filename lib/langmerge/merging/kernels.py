@@ -156,6 +156,25 @@ def _count_at(model, ref, cut):
 
 
 @njit(**_COMPILE)
+def count_both(ct, sft, ref, cuts, found):
+    """`count_at` for two models at once, which reads what they are differences to once.
+
+    found: int64, 2 by 3, (above, at, largest) of CT and of SFT; counts are added to.
+    """
+    n, start = len(ct), 0
+    while start < n:
+        stop = min(start + _BLOCK, n)
+        there = _cut(ref, start, stop)
+        one = _count_at(ct[start:stop], there, np.int32(cuts[0]))
+        other = _count_at(sft[start:stop], there, np.int32(cuts[1]))
+        for model, counts in enumerate((one, other)):
+            found[model, 0] += counts[0]
+            found[model, 1] += counts[1]
+            found[model, 2] = max(found[model, 2], np.int64(counts[2]))
+        start = stop
+
+
+@njit(**_COMPILE)
 def keys_of(model, ref, keys):
     """Write the keys of a task vector into an array (int32)."""
     for i in range(len(model)):
@@ -260,6 +279,18 @@ def _overload_raised(vote, factor, bonus):
     return raised
 
 
+def _shared(total, by, inverse):  # pragma: no cover - replaced by its overload
+    raise NotImplementedError
+
+
+@overload(_shared, inline="always")
+def _overload_shared(total, by, inverse):
+    """A total divided by how many share in it, or times the inverse of that, which is faster."""
+    if isinstance(inverse, types.NoneType):
+        return lambda total, by, inverse: total / by
+    return lambda total, by, inverse: total * by
+
+
 @njit(inline="always")
 def _turned(x, turn):
     return np.int32(np.float32(x).view(np.int32) ^ turn).view(np.float32)
@@ -272,7 +303,7 @@ def _agreeing(x):
 
 
 @njit(**_COMPILE)
-def _merge_segment(base, ct, sft, ref, out, low_ct, low_sft, scalars, bonus):
+def _merge_segment(base, ct, sft, ref, out, low_ct, low_sft, scalars, bonus, inverse):
     before_ct, before_sft = scalars[BEFORE_CT], scalars[BEFORE_SFT]
     factor, floor = scalars[FACTOR], scalars[FLOOR]
     after_ct, after_sft = scalars[AFTER_CT], scalars[AFTER_SFT]
@@ -290,7 +321,7 @@ def _merge_segment(base, ct, sft, ref, out, low_ct, low_sft, scalars, bonus):
         by_ct = only_ct if a != 0 else np.float32(1)
         by_sft = both if a != 0 else only_sft
         by = by_sft if b != 0 else by_ct
-        total = (a * after_ct + b * after_sft) / by + poison
+        total = _shared(a * after_ct + b * after_sft, by, inverse) + poison
         merged = _value(base[i]) + _turned(total, turn) * lambda_
         key = _key(merged)
         largest = key if key > largest else largest
@@ -299,10 +330,12 @@ def _merge_segment(base, ct, sft, ref, out, low_ct, low_sft, scalars, bonus):
 
 
 @njit(**_COMPILE)
-def merge_ties(base, ct, sft, ref, out, cuts, left, scalars, bonus):
+def merge_ties(base, ct, sft, ref, out, cuts, left, scalars, bonus, inverse):
     """Trim, elect, combine and add to the base.
 
     bonus: what additive slack adds to SFT's vote; None for multiplicative slack or none.
+    inverse: True where the scalars `ONLY_CT`, `ONLY_SFT` and `BOTH` are the inverses of what is
+    divided by; None where not.
     Returns the largest key of the result: `NOT_FINITE` or more where an input was NaN or infinite
     (neither is trimmed nor out-voted), or where the result is too large for fp32.
     """
@@ -319,6 +352,7 @@ def merge_ties(base, ct, sft, ref, out, cuts, left, scalars, bonus):
             low_sft,
             scalars,
             bonus,
+            inverse,
         )
         largest = max(largest, made)
         start = stop

@@ -167,15 +167,21 @@ def sample_keys(samples: Iterable[Slab]) -> list[np.ndarray]:
 
 def count_at(source: Source, guesses: Sequence[Guess | None]) -> list[tuple[int, int]]:
     """One pass: how many entries of each model are above its guess and at it."""
-    counts = [(0, 0) for _ in guesses]
-    for ref, *taus in source.slabs():
-        for model, (tau, guess) in enumerate(zip(taus, guesses, strict=True)):
-            if guess:
-                above, at, largest = kernels.count_at(tau, ref, guess.key)
-                if largest >= kernels.NOT_FINITE:
-                    raise NotFinite
-                counts[model] = counts[model][0] + above, counts[model][1] + at
-    return counts
+    found = np.zeros((len(guesses), 3), np.int64)
+    if all(guesses):
+        keys = np.array([guess.key for guess in guesses], np.int64)
+        for ref, ct, sft in source.slabs():
+            kernels.count_both(ct, sft, ref, keys, found)
+    else:
+        for ref, *taus in source.slabs():
+            for its, tau, guess in zip(found, taus, guesses, strict=True):
+                if guess:
+                    above, at, largest = kernels.count_at(tau, ref, guess.key)
+                    its += above, at, 0
+                    its[2] = max(its[2], largest)
+    if found[:, 2].max() >= kernels.NOT_FINITE:
+        raise NotFinite
+    return [(int(above), int(at)) for above, at, _ in found]
 
 
 class Guess:

@@ -120,7 +120,7 @@ class Writer:
 
     def __init__(self, folder: Path, layout: Layout, fingerprint: str) -> None:
         self._folder, self._layout = folder, layout
-        self._lock = threading.Lock()
+        self._lock, self._place = threading.Lock(), threading.Lock()
         self._files: dict[str, int] = {}
         self.done: dict[str, dict[str, object]] = {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ class Writer:
         file, start = self._file(place.shard), place.start + at
         view = memoryview(data).cast("B")
         while view:
-            written = os.pwrite(file, view, start)
+            written = self._write_at(file, view, start)
             view, start = view[written:], start + written
 
     def commit(self, name: str, notes: Mapping[str, object]) -> None:
@@ -201,8 +201,15 @@ class Writer:
         path = self._folder / f".{shard}{_PART}"
         file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
         os.truncate(file, planned.size)
-        os.pwrite(file, planned.header, 0)
+        self._write_at(file, planned.header, 0)
         return file
+
+    def _write_at(self, file: int, data: memoryview | bytes, start: int) -> int:
+        if hasattr(os, "pwrite"):
+            return os.pwrite(file, data, start)
+        with self._place:  # Windows only knows a file's one place, which threads share
+            os.lseek(file, start, os.SEEK_SET)
+            return os.write(file, data)
 
     def _finish(self, shard: str) -> None:
         if shard in self._files:
