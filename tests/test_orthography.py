@@ -99,3 +99,19 @@ def test_what_passes_is_normal_and_safe(text):
         assert text == unicodedata.normalize("NFC", text)
         assert not set(text) & (set("<>&`{}[]*_|$\n\t") | orthography.BIDI)
         assert text == text.strip()
+
+
+@pytest.mark.parametrize("character", ["\u200b", "\ufeff", "\u00ad", "\U000e0041", "\u2060"])
+def test_nothing_invisible_passes(character):
+    for found in (
+        orthography.problems("Tamil", f"அ{character}அ"),
+        orthography.template_problems("Tamil", f"…{character}."),
+        orthography.note_problems(f"a{character}b"),
+    ):
+        assert f"has the invisible character U+{ord(character):04X}" in list(found)
+
+
+def test_a_template_has_joiners_only_where_its_script_needs_them():
+    (told,) = orthography.template_problems("Latin", "…\u200d.")
+    assert "is not of the script" in told
+    assert not list(orthography.template_problems("Bengali", "… র\u200dয।"))

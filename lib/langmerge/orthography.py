@@ -25,6 +25,8 @@ JOINING = {
 #: What separates a suffix in the traditional Mongolian script; its variation selectors and
 #: vowel separator (U+180B to U+180F) carry the script's name and need no exception.
 NARROW_SPACE = "\u202f"
+#: What is not seen itself, and changes how letters look: joiners, and Mongolian's vowel separator.
+_INVISIBLE = JOINERS | {"\u180e"}
 # What stands between the letters of words in any script. The letters that name no script are
 # tone marks over a Latin letter and signs such as that of an ejective.
 _ANY_SCRIPT = {" ", "-", "'", "\u2019"}
@@ -48,7 +50,7 @@ def template_problems(script: str, literal: str) -> Iterator[str]:
         yield f"{literal!r} has a space at an end or two in a row"
     yield from _unsafe(literal)
     yield from _not_normal(literal)
-    yield from _foreign(script, "".join(filter(str.isalpha, literal)))
+    yield from _foreign(script, "".join(it for it in literal if it.isalpha() or it in _INVISIBLE))
     yield from _digits(script, literal)
 
 
@@ -89,6 +91,8 @@ def _unsafe(text: str, markup: Container[str] = MARKUP) -> Iterator[str]:
             yield f"has the bidirectional control {point}: `direction:` says how a text runs"
         elif unicodedata.category(character) in ("Cc", "Cs", "Co", "Cn", "Zl", "Zp"):
             yield f"has the control character {point}"
+        elif unicodedata.category(character) == "Cf" and character not in _INVISIBLE:
+            yield f"has the invisible character {point}"
         elif character in markup:
             yield f"{text!r} has the sign {character!r}, which is markup"
 
