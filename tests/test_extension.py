@@ -8,12 +8,12 @@ import pytest
 import torch
 from conftest import TINY_LANGUAGES
 
-from langmerge import base, extension, model_card, readiness
+from langmerge import base, extension, languages, model_card, readiness
 from langmerge.errors import LangmergeError
 from langmerge.extension import Extension
 
 NEW = "zzz_0002"
-SHORT = Extension(tokens=60_000, learning_rate=1e-3)
+SHORT = Extension(tokens=60_000, learning_rate=1e-3, vocabulary=40, tolerance=0.1)
 
 
 @pytest.fixture
@@ -32,19 +32,20 @@ def judged_ready(monkeypatch):
 
 def test_the_new_text_is_the_languages_trace_among_the_mixture(tiny_base, monkeypatch):
     monkeypatch.setattr(extension, "recipe", lambda: SHORT)
-    rows = extension.make_rows(tiny_base, [NEW])
+    tok, _ = extension.grown_tokenizer(tiny_base, [languages.load(NEW)])
+    rows = extension.make_rows(tiny_base, tok, [NEW])
     assert rows.size == pytest.approx(SHORT.tokens, rel=0.1)
-    assert np.array_equal(rows, extension.make_rows(tiny_base, [NEW]))
-    assert len(extension.trace(tiny_base, NEW)) == extension.exposure(tiny_base)
+    assert np.array_equal(rows, extension.make_rows(tiny_base, tok, [NEW]))
+    assert len(extension.trace(tiny_base, tok, NEW)) == extension.exposure(tiny_base)
     # Text of its own: nothing of it is the base's.
-    ours = {ids.tobytes() for ids in extension.trace(tiny_base, TINY_LANGUAGES[0])}
+    ours = {ids.tobytes() for ids in extension.trace(tiny_base, tok, TINY_LANGUAGES[0])}
     theirs = {row.tobytes() for row in base.make_rows(tiny_base.recipe, tiny_base.tokenizer)}
     assert not ours & theirs
 
 
 def test_an_extended_base_is_another_that_studies_find(tiny_lab, quick, judged_ready):
     parent = base.load()
-    folder, standing = extension.extend([NEW])
+    folder, standing, lost = extension.extend([NEW])
     found = base.meeting("base", NEW)
     assert found.folder == folder
     assert found.hash != parent.hash
@@ -54,12 +55,31 @@ def test_an_extended_base_is_another_that_studies_find(tiny_lab, quick, judged_r
     assert set(standing["language"]) == {NEW}
     assert NEW in (folder / "README.md").read_text()
     assert json.loads((folder / "base.json").read_text())["extended"]["tokens"][NEW] > 0
-    changed = [n for n, w in found.weights.items() if not torch.equal(w, parent.weights[n])]
-    assert len(changed) == len(parent.weights)
+    for name, weights in found.weights.items():
+        before = parent.weights[name]
+        assert not torch.equal(weights[: len(before)], before), f"{name} was not trained"
+    assert len(found.tokenizer) == len(parent.tokenizer) + SHORT.vocabulary
+    assert found.architecture.vocab_size == len(found.tokenizer) != parent.architecture.vocab_size
+    assert list(lost["language"]) == ["eng_Latn", *TINY_LANGUAGES]
+    assert (lost["within"] == (lost["after"] <= 1.1 * lost["before"])).all()
+
+
+def test_a_new_token_starts_as_the_mean_of_its_pieces(tiny_base, monkeypatch):
+    monkeypatch.setattr(extension, "recipe", lambda: SHORT)
+    tok, pieces = extension.grown_tokenizer(tiny_base, [languages.load(NEW)])
+    net = extension._grown_model(tiny_base, pieces)
+    old = tiny_base.weights["model.embed_tokens.weight"]
+    rows = net.get_input_embeddings().weight.detach()
+    assert torch.equal(rows[: len(old)], old)
+    assert net.get_output_embeddings().weight is net.get_input_embeddings().weight
+    for number, its in enumerate(pieces, start=len(old)):
+        assert torch.allclose(rows[number], old[its].mean(dim=0))
+        said = tok.convert_ids_to_tokens(number)
+        assert "".join(tiny_base.tokenizer.convert_ids_to_tokens(its)) == said
 
 
 def test_a_language_that_was_not_learnt_is_no_study(tiny_lab, quick):
-    folder, standing = extension.extend(["zzz_0004"])
+    folder, standing, _ = extension.extend(["zzz_0004"])
     # Eight items of a base of a few thousand parameters: nothing is above chance.
     assert (standing["standing"] == "at chance").any()
     with pytest.raises(LangmergeError, match="study would be one of noise") as error:
@@ -78,7 +98,7 @@ def test_it_extends_by_what_is_new_alone(tiny_lab, monkeypatch):
     ):
         with pytest.raises(LangmergeError, match=told):
             extension.extend(codes)
-    monkeypatch.setattr(extension, "recipe", lambda: Extension(tokens=500, learning_rate=1e-3))
+    monkeypatch.setattr(extension, "recipe", lambda: SHORT.model_copy(update={"tokens": 500}))
     with pytest.raises(LangmergeError, match=r"too little .* for rehearsal"):
         extension.extend([NEW])
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from langmerge import (
     cli,
+    extension,
     language_attest,
     language_check,
     language_new,
@@ -70,7 +71,7 @@ def test_a_new_file_has_every_slot_once(code):
     content = draft(code)
     assert set(content["templates"]) == set(CONSTRUCTIONS)
     assert list(content["templates"])[:3] == list(languages.CORE)
-    for kind, ids in concepts().by_kind(reserve=True).items():
+    for kind, ids in concepts().by_kind().items():
         assert sorted(content["words"][kind]) == sorted(ids)
     for kind, ids in concepts().core.items():
         assert set(list(content["words"][kind])[: len(ids)]) == set(ids), "the core comes first"
@@ -79,7 +80,7 @@ def test_a_new_file_has_every_slot_once(code):
 def test_a_new_file_has_the_english_beside_every_slot():
     text = language_new.draft("quy_Latn", "Latin")
     english = Realizer(languages.load("eng_Latn"))
-    for kind, ids in concepts().by_kind(reserve=True).items():
+    for kind, ids in concepts().by_kind().items():
         for concept in ids:
             (line,) = re.findall(rf"(?m)^    {concept}: .*# (.*)$", text)
             assert english.language.form(ROLE[kind], concept) in line
@@ -236,7 +237,16 @@ def test_a_language_that_the_base_has_met_takes_fewer_tokens_than_bytes(tiny_bas
         for code in ("tam_Taml", "bod_Tibt")
     )
     assert tamil.tokens_per_word / 20 < 1 < tibetan.tokens_per_word
-    assert tibetan.first_tokens["things"][0] == 0, "every word begins with the same byte"
+
+
+def test_a_language_to_be_met_is_tokenized_as_after_its_extension(tiny_base, monkeypatch):
+    grown = language_check.learnability(languages.load("bod_Tibt"), tiny_base)
+    none = extension.recipe().model_copy(update={"vocabulary": 0})
+    monkeypatch.setattr(extension, "recipe", lambda: none)
+    bytes_alone = language_check.learnability(languages.load("bod_Tibt"), tiny_base)
+    assert grown.tokens_per_word < 0.5 * bytes_alone.tokens_per_word
+    assert bytes_alone.first_tokens["things"][0] == 0, "every word begins with the same byte"
+    assert grown.first_tokens["things"][0] > 0
 
 
 # --- attestation -------------------------------------------------------------------------

@@ -142,3 +142,25 @@ def test_packing_loses_the_remainder_alone(sizes, length):
     rows = tokenizer.pack(documents, length)
     assert rows.shape == (len(flat) // length, length)
     assert rows.ravel().tolist() == flat[: len(flat) - len(flat) % length].tolist()
+
+
+def test_a_grown_tokenizer_says_a_new_language_shorter_and_the_old_ones_as_before():
+    tok = english_only()
+    grown, pieces = tokenizer.grow(tok, texts("bod_Tibt", 200), 150)
+    assert len(pieces) == 150 and len(grown) == len(tok) + 150
+    told = texts("bod_Tibt", 20, seed=1)
+    before, after = (sum(len(it.encode(text)) for text in told) for it in (tok, grown))
+    assert after < 0.5 * before
+    for text in texts("eng_Latn", 50, seed=1):
+        assert grown.encode(text) == tok.encode(text)
+    for text in told + texts("tam_Taml", 20):
+        assert back(grown, grown.encode(text)) == text
+    assert grown.eos_token_id == grown.bos_token_id == tok.eos_token_id
+    assert grown.encode("a")[0] == tok.encode("a")[0]
+
+
+def test_growing_by_nothing_changes_nothing():
+    tok = english_only()
+    grown, pieces = tokenizer.grow(tok, texts("bod_Tibt", 20), 0)
+    assert pieces == []
+    assert grown.get_vocab() == tok.get_vocab()

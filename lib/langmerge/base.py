@@ -101,9 +101,14 @@ def recipe(path: Path | None = None) -> BaseRecipe:
 
 def documents(how: BaseRecipe, language: str, stream: int) -> Iterator[str]:
     """A language's endless documents in the base's mixture; streams differ, languages do not."""
-    rng = np.random.default_rng([how.seed, stream, *map(ord, language)])
-    modes = None if language == "eng_Latn" else how.trace.modes
-    return corpus.documents(language, rng, modes)
+    return spoken(how, languages.load(language), stream)
+
+
+def spoken(how: BaseRecipe, language: languages.Language, stream: int) -> Iterator[str]:
+    """`documents` in a language that need not be in its place yet."""
+    rng = np.random.default_rng([how.seed, stream, *map(ord, language.code)])
+    modes = None if language.code == "eng_Latn" else how.trace.modes
+    return corpus.spoken(language, rng, modes)
 
 
 def make_tokenizer(how: BaseRecipe) -> PreTrainedTokenizerFast:
@@ -164,7 +169,7 @@ def build(
 
 def _digest(how: BaseRecipe) -> str:
     """Names the unfinished training state: what is trained, and on which language files."""
-    parts = [how.model_dump_json(), concepts().model_dump_json(exclude={"core", "reserve"})]
+    parts = [how.model_dump_json(), concepts().model_dump_json(exclude={"core"})]
     parts += [json.dumps(languages.load(code).spoken()) for code in how.quotas()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 

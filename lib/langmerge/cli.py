@@ -131,12 +131,19 @@ def extend(language: Annotated[list[str], typer.Option("--language", "-l")]) -> 
     from langmerge.progress import bar
 
     with bar("Extending the base") as progress:
-        folder, standing = extension.extend(language, progress=progress)
+        folder, standing, lost = extension.extend(language, progress=progress)
     _print_table(
         ("language", "task", "English SFT alone", "chance", "standing"),
         (
             (row.language, row.task, f"{row.value:.2f}", f"{row.chance:.2f}", row.standing)
             for row in standing.itertuples()
+        ),
+    )
+    _print_table(
+        ("rehearsed", "bits per byte before", "after", "loss", "within"),
+        (
+            (r.language, f"{r.before:.3f}", f"{r.after:.3f}", f"{r.loss:+.0%}", _yes(r.within))
+            for r in lost.itertuples()
         ),
     )
     for code in language:
@@ -496,6 +503,10 @@ def parse_seeds(text: str | None) -> list[int] | None:
     if len(set(seeds)) < len(seeds):
         raise LangmergeError(f"Seeds must differ from each other; not {text!r}")
     return seeds
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else "no"
 
 
 def _print_table(titles: Any, rows: Any) -> None:

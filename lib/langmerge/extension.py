@@ -1,14 +1,15 @@
 """A language that the base has never met: `langmerge base extend`.
 
-The base's training goes on for a short while, on the language's trace and on a rehearsal of
-the whole mixture, so that the others are not forgotten. The tokenizer stays, and so the new
-language pays the full tokenization tax; its exposure is therefore counted in documents, as
-many as a shipped language's trace has, whatever they cost in tokens.
+The tokenizer gets tokens for the language behind those that it has, each of which starts as
+the mean of the tokens it is made of. Then the base's training goes on for a short while, on the
+language's trace, as many documents as a shipped language's has, and on a rehearsal of the whole
+mixture, so that the others are not forgotten; how much they lose is measured.
 The result is a base of its own hash, from which both experts are trained anew.
 """
 
 from __future__ import annotations
 
+import copy
 import shutil
 import statistics
 from collections.abc import Callable
@@ -18,24 +19,33 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from pydantic import BaseModel, ConfigDict, Field
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from langmerge import base as base_module
 from langmerge import languages, model, model_card, paths, readiness, tokenizer, train
 from langmerge.base import Base
 from langmerge.errors import LangmergeError
 from langmerge.files import read_yaml_as, write_text
+from langmerge.languages import Language
 
 # The base itself is made of streams 1 and 2.
 STREAM = 5
 
 
 class Extension(BaseModel):
-    """The recipe of an extension: ``data/base_extension.yaml``."""
+    """The recipe of an extension: ``data/base_extension.yaml``.
+
+    vocabulary: new tokens for each language. tolerance: how much a language that the base had met
+    may lose, as a share of its bits per byte.
+    """
 
     model_config = ConfigDict(extra="forbid")
     tokens: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
+    vocabulary: int = Field(ge=0)
+    tolerance: float = Field(ge=0)
 
 
 def recipe() -> Extension:
@@ -47,11 +57,12 @@ def extend(
     codes: list[str],
     name: str = "base",
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Path, pd.DataFrame]:
-    """Let a base meet more languages: the new base's folder, and how it does in them.
+) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+    """Let a base meet more languages: the new base's folder, how it does in them and in others.
 
     The folder is ``bases/<name>+<codes>`` in the home folder; studies of these languages find
-    it there. How English fine-tuning carries over to them is measured (`readiness.check`).
+    it there. How English fine-tuning carries over to them is measured (`readiness.check`), and
+    what the rehearsed languages lose (`losses`).
 
     codes: FLORES codes that the base has not met. name: the base to extend (`base.folder_of`).
     Deterministic on one machine, and resumable. Raises LangmergeError for a language that the
@@ -66,7 +77,8 @@ def extend(
     if not finished.exists():
         _train(parent, codes, work, progress).rename(finished)
     out = paths.home() / "bases" / new
-    tokens = {code: sum(map(len, trace(parent, code))) for code in codes}
+    tok, _ = grown_tokenizer(parent, [languages.load(code) for code in codes])
+    tokens = {code: sum(map(len, trace(parent, tok, code))) for code in codes}
     extended = {"parent": parent.hash, "languages": codes, "tokens": tokens}
     base_module.publish(finished, out, parent.recipe, extended)
     standing = readiness.check(base_module.load(out), codes)
@@ -75,8 +87,26 @@ def extend(
     write_text(out / "readiness.csv", standing.to_csv(index=False))
     base_module.publish(finished, out, parent.recipe, extended | {"ready": ready})
     model_card.write(out, parent.recipe)
+    lost = losses(parent, base_module.load(out))
+    write_text(out / "losses.csv", lost.to_csv(index=False))
     shutil.rmtree(work)
-    return out, standing
+    return out, standing, lost
+
+
+def losses(parent: Base, extended: Base) -> pd.DataFrame:
+    """What the languages that a base had met lose by its extension, one row each.
+
+    Columns: language, before and after (bits per byte of held-out text), loss (their ratio less
+    one) and within (whether that is within the recipe's tolerance).
+    """
+    rows = []
+    for code in parent.recipe.quotas():
+        before, after = (model_card.measure(base, code)["text"] for base in (parent, extended))
+        rows.append({"language": code, "before": before, "after": after})
+    found = pd.DataFrame(rows)
+    found["loss"] = found["after"] / found["before"] - 1
+    found["within"] = found["loss"] <= recipe().tolerance
+    return found
 
 
 def _check(parent: Base, codes: list[str]) -> None:
@@ -113,16 +143,28 @@ def exposure(parent: Base) -> int:
     )
 
 
-def trace(parent: Base, code: str) -> list[np.ndarray]:
+def grown_tokenizer(
+    parent: Base, new: list[Language]
+) -> tuple[PreTrainedTokenizerFast, list[list[int]]]:
+    """A base's tokenizer with tokens for new languages, and what each of those is made of."""
+    texts = [text for language in new for text in _texts(parent, language)]
+    more = recipe().vocabulary * len(new)
+    return tokenizer.grow(parent.tokenizer, texts, min(more, 2**16 - len(parent.tokenizer)))
+
+
+def trace(parent: Base, tok: PreTrainedTokenizerFast, code: str) -> list[np.ndarray]:
     """The tokenized documents of a new language's trace."""
-    texts = islice(base_module.documents(parent.recipe, code, STREAM), exposure(parent))
-    return list(tokenizer.encode_stream(parent.tokenizer, texts))
+    return list(tokenizer.encode_stream(tok, _texts(parent, languages.load(code))))
 
 
-def make_rows(parent: Base, codes: list[str]) -> np.ndarray:
+def _texts(parent: Base, language: Language) -> list[str]:
+    return list(islice(base_module.spoken(parent.recipe, language, STREAM), exposure(parent)))
+
+
+def make_rows(parent: Base, tok: PreTrainedTokenizerFast, codes: list[str]) -> np.ndarray:
     """The new languages' traces among the rehearsed mixture, shuffled and packed."""
-    how, tok = parent.recipe, parent.tokenizer
-    parts = [ids for code in codes for ids in trace(parent, code)]
+    how = parent.recipe
+    parts = [ids for code in codes for ids in trace(parent, tok, code)]
     taken = sum(map(len, parts))
     asked = recipe().tokens
     left = asked - taken
@@ -143,7 +185,8 @@ def _train(
 ) -> Path:
     """Train in `work`; the folder of the model and its tokenizer there."""
     how = parent.recipe
-    rows = make_rows(parent, codes)
+    tok, pieces = grown_tokenizer(parent, [languages.load(code) for code in codes])
+    rows = make_rows(parent, tok, codes)
     steps = len(rows) // how.batch
     settings = train.Recipe(
         steps=steps,
@@ -154,9 +197,21 @@ def _train(
         weight_decay=how.weight_decay,
     )
     report = (lambda step: progress(step, steps)) if progress else None
-    net = model.with_state(parent.architecture, parent.weights).train()
+    net = _grown_model(parent, pieces).train()
     train.fit(net, train.Rows(rows), settings, progress=report, resume_folder=work)
     trained = work / "trained"
-    parent.tokenizer.save_pretrained(trained)
+    tok.save_pretrained(trained)
     net.save_pretrained(trained)
     return trained
+
+
+def _grown_model(parent: Base, pieces: list[list[int]]) -> LlamaForCausalLM:
+    """The parent with a row of the embedding for each new token: the mean of its pieces'."""
+    net = model.with_state(copy.deepcopy(parent.architecture), parent.weights)
+    if pieces:
+        old = parent.weights["model.embed_tokens.weight"]
+        net.resize_token_embeddings(len(old) + len(pieces), mean_resizing=False)
+        with torch.no_grad():
+            rows = torch.stack([old[its].mean(dim=0) for its in pieces])
+            net.get_input_embeddings().weight[len(old) :] = rows
+    return net

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedTokenizerFast
 
 from langmerge import corpus, language_attest, languages, paths, tasks
 from langmerge.base import Base
@@ -198,7 +199,10 @@ def samples(language: Language, constructions: Collection[str] = CONSTRUCTIONS) 
 
 
 def learnability(language: Language, base: Base) -> Learnability:
-    """How hard a valid language will be for a base, at the exposure of its trace languages."""
+    """How hard a valid language will be for a base, at the exposure of its trace languages.
+
+    A language that the base has not met is tokenized as after its extension.
+    """
     from langmerge import extension
 
     met = extension.exposure(base)
@@ -206,7 +210,11 @@ def learnability(language: Language, base: Base) -> Learnability:
     propositions = [it for _ in range(DOCUMENTS) for it in corpus.document(speaker)]
     say = Realizer(language)
     texts = [say(proposition) for proposition in propositions]
-    encode = base.tokenizer.backend_tokenizer.encode_batch
+    if language.code in (*base.languages, "eng_Latn"):
+        tokenizer = base.tokenizer
+    else:
+        tokenizer, _ = extension.grown_tokenizer(base, [language])
+    encode = tokenizer.backend_tokenizer.encode_batch
     tokens = sum(len(it.ids) for it in encode(texts, add_special_tokens=False))
     words = sum(len(re.split(_between(language), text)) for text in texts)
     counts = Counter(
@@ -215,11 +223,13 @@ def learnability(language: Language, base: Base) -> Learnability:
         for role, concept in proposition.roles
         if role in ("thing", "action")
     )
-    trace = _trace_tokens(language, base)
+    trace = _trace_tokens(language, base, tokenizer)
     return Learnability(
         code=language.code,
         tokens_per_word=tokens / words,
-        first_tokens={kind: _told_apart(language, kind, base) for kind in ("things", "actions")},
+        first_tokens={
+            kind: _told_apart(language, kind, tokenizer) for kind in ("things", "actions")
+        },
         documents=met,
         tokens=round(met * trace),
         mentions=met / DOCUMENTS * float(np.median(list(counts.values()))),
@@ -230,21 +240,21 @@ def _between(language: Language) -> str:
     return f"[ {re.escape(language.word_separator)}]+"
 
 
-def _trace_tokens(language: Language, base: Base) -> float:
+def _trace_tokens(language: Language, base: Base, tokenizer: PreTrainedTokenizerFast) -> float:
     """The mean tokens of a document of the language's trace, bilingual ones included."""
     rng = np.random.default_rng([43])
     texts = list(islice(corpus.spoken(language, rng, base.recipe.trace.modes), DOCUMENTS))
-    return sum(len(it.ids) for it in base.tokenizer.backend_tokenizer.encode_batch(texts)) / len(
-        texts
-    )
+    return sum(len(it.ids) for it in tokenizer.backend_tokenizer.encode_batch(texts)) / len(texts)
 
 
-def _told_apart(language: Language, kind: str, base: Base) -> tuple[int, int]:
+def _told_apart(
+    language: Language, kind: str, tokenizer: PreTrainedTokenizerFast
+) -> tuple[int, int]:
     """How many words of a kind are alone with their first token, as options, and of how many."""
     role, say = ROLE[kind], Realizer(language)
     options = [
         f" {say(Proposition.of(f'answer_{role}', **{role: it}))}" for it in language.words[kind]
     ]
-    encode = base.tokenizer.backend_tokenizer.encode_batch
+    encode = tokenizer.backend_tokenizer.encode_batch
     first = Counter(it.ids[0] if it.ids else -1 for it in encode(options, add_special_tokens=False))
     return sum(count == 1 for count in first.values()), len(options)

@@ -6,6 +6,7 @@ A language that the base has hardly seen falls back to bytes and pays the real
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -47,6 +48,41 @@ def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
         eos_token=END_OF_TEXT,
         pad_token=END_OF_TEXT,
     )
+
+
+def grow(
+    tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], more: int
+) -> tuple[PreTrainedTokenizerFast, list[list[int]]]:
+    """The tokenizer with new tokens for other texts, and which old tokens each is made of.
+
+    Those merges of a tokenizer of the texts' own that lead to something new come behind all that
+    are there, at most `more` of them: what the tokenizer splits into known tokens stays, with the
+    same numbers. What the texts' own tokenizer would merge before ours merges something else is
+    never reached; such a token costs a row of the embedding, and nothing else.
+    """
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    ours = content["model"]
+    # A good part of its merges is known: the alphabet, and the other language of bilingual text.
+    own = tokenizer.train_new_from_iterator(texts, vocab_size=len(ours["vocab"]) + more)
+    merges = [tuple(pair) for pair in ours["merges"]]
+    known = set(merges)
+    pieces: list[list[int]] = []
+    made_of = {token: [number] for token, number in ours["vocab"].items()}
+    for pair in json.loads(own.backend_tokenizer.to_str())["model"]["merges"]:
+        one, other = pair
+        if len(pieces) == more:
+            break
+        if (one, other) in known or one not in made_of or other not in made_of:
+            continue
+        merges.append((one, other))
+        if one + other not in made_of:
+            ours["vocab"][one + other] = len(ours["vocab"])
+            made_of[one + other] = made_of[one] + made_of[other]
+            pieces.append(made_of[one + other])
+    ours["merges"] = merges
+    grown = Tokenizer.from_str(json.dumps(content, ensure_ascii=False))
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    return PreTrainedTokenizerFast(tokenizer_object=grown, **special), pieces
 
 
 def encode_stream(
