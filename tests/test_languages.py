@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from langmerge import controls, language_check, languages, paths
 from langmerge.errors import LangmergeError
+from langmerge.files import read_yaml
 from langmerge.languages import CLASS, ROLE, SLOT, Language
 from langmerge.realize import Realizer
 from langmerge.world import CONSTRUCTIONS, Proposition, concepts
@@ -80,7 +81,7 @@ def complaint(path) -> str:
 
 def every_proposition():
     """Every construction, each concept at least once in each of its roles."""
-    ids = {ROLE[kind]: names for kind, names in concepts().by_kind(reserve=True).items()}
+    ids = {ROLE[kind]: names for kind, names in concepts().by_kind().items()}
     for construction, roles in CONSTRUCTIONS.items():
         for number in range(max((len(ids[role]) for role in roles), default=1)):
             yield Proposition.of(
@@ -186,10 +187,10 @@ def test_generation_is_deterministic():
 def test_the_shipped_base_has_met_these_words(number):
     """A generator that draws in another order needs a base of its own."""
     said = {
-        0: "majumra jikzu diromo zoju.",
-        1: "gitopok pikwak goripi josokpil.",
-        2: "teltiril novoshis posvis pevolzel.",
-        3: "zuswam vamdisu sisuvu reziszam.",
+        0: "momgisi jikzu diroma zoju.",
+        1: "дика пикшак горипи йосокпил.",
+        2: "ζιξχελ νοφοξχιξ ποξφιξ πεφολζελ.",
+        3: "ვუწი ვამდისუ სისუჰე რეზისზამ.",
     }
     say = Realizer(languages.load(f"zzz_{number:04d}"))
     roles = {"person": "mother", "action": "cook", "thing": "rice"}
@@ -197,9 +198,17 @@ def test_the_shipped_base_has_met_these_words(number):
     assert say(evening) == said[number]
 
 
-def test_a_control_language_has_a_word_for_what_the_next_base_will_meet():
-    for kind, ids in concepts().reserve.items():
-        assert list(languages.load("zzz_0000").words[kind])[-len(ids) :] == ids
+def test_twelve_control_languages_have_every_order_in_every_script():
+    made = [controls.generate(number) for number in range(7, 19)]
+    assert len({(it.word_order, it.script) for it in made}) == 12
+    assert {it.script for it in made} == set(controls.SCRIPTS)
+
+
+def test_the_letters_of_a_script_stand_for_latin_ones_one_for_one():
+    letters = read_yaml(paths.data() / "controls.yaml")["letters"]
+    assert set(letters) == set(controls.SCRIPTS)
+    for script, its in letters.items():
+        assert len(its) == len(set(its)) == len(letters["Latin"]), script
 
 
 def test_control_languages_share_no_word_with_english():

@@ -1,8 +1,9 @@
 """Control languages ``zzz_NNNN``: generated, as many as a statistic needs.
 
 Each draws its lexicon from a seeded phonotactic model of its own. They share no word with
-English, and come in the word orders SOV, VSO and SVO in turn. The templates of the orders
-are in ``data/controls.yaml``.
+English, and come in three word orders and in four scripts in turn, so that any twelve in a
+row have every order in every script. The templates of the orders and the letters of the
+scripts are in ``data/controls.yaml``.
 """
 
 from __future__ import annotations
@@ -18,17 +19,24 @@ from langmerge.languages import ROLE, SLOT, Language, load
 from langmerge.world import concepts
 
 WORD_ORDERS = ("SOV", "VSO", "SVO")
+SCRIPTS = ("Latin", "Cyrillic", "Greek", "Georgian")
 
 
 def generate(number: int) -> Language:
-    """The control language ``zzz_<number>``: a seeded lexicon and the word order in its turn."""
+    """The control language ``zzz_<number>``: a seeded lexicon, order and script in their turn."""
     rng = np.random.default_rng([20240703, number])
-    order = WORD_ORDERS[number % 3]
-    invent = _inventor(rng, taken=_english_tokens())
+    order = WORD_ORDERS[number % len(WORD_ORDERS)]
+    script = SCRIPTS[number % len(SCRIPTS)]
+    grammar = read_yaml(paths.data() / "controls.yaml")
+    letters = str.maketrans(grammar["letters"]["Latin"], grammar["letters"][script])
+    invent_in_latin = _inventor(rng, taken=_english_tokens())
+
+    def invent() -> str:
+        return invent_in_latin().translate(letters)
+
     words: dict[str, dict[str, str | dict[str, str]]] = {
         kind: {concept: invent() for concept in ids} for kind, ids in concepts().by_kind().items()
     }
-    grammar = read_yaml(paths.data() / "controls.yaml")
     function_words = {name: invent() for name in grammar["function_words"]}
     templates = {
         name: re.sub(r"<(\w+)>", lambda match: function_words[match[1]], template)
@@ -42,14 +50,11 @@ def generate(number: int) -> Language:
             concept: {"nominative": word, "accusative": word + suffix}
             for concept, word in words["things"].items()
         }
-    # Last, so that the shipped base finds all other words as it has met them.
-    for kind, ids in concepts().reserve.items():
-        words[kind] |= {concept: invent() for concept in ids}
     return Language(
         code=f"zzz_{number:04d}",
         name=f"Control language {number}",
         autonym=f"zzz_{number:04d}",
-        script="Latin",
+        script=script,
         family="generated",
         word_order=order,
         provenance="drawn from a seeded phonotactic model",

@@ -22,8 +22,8 @@ from langmerge.realize import Realizer
 
 #: Documents that the sizes are counted in.
 DOCUMENTS = 500
-#: The control languages that stand for all of them: one a word order.
-CONTROLS = ("zzz_0000", "zzz_0001", "zzz_0002")
+#: The control languages that stand for all of them: every word order, and every script once.
+CONTROLS = ("zzz_0000", "zzz_0001", "zzz_0002", "zzz_0003")
 #: The constructions whose sentences are shown.
 SHOWN = ("act", "act_property", "act_place", "kind", "property", "question_thing")
 

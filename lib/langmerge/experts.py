@@ -43,7 +43,7 @@ def fingerprint(language: str) -> str:
     What a file says about its words (who wrote, reviewed or attested them, which corpora there
     are beside) changes no text, and the core is told by the words that a file has.
     """
-    text = load(language).spoken() + concepts().model_dump_json(exclude={"core", "reserve"})
+    text = load(language).spoken() + concepts().model_dump_json(exclude={"core"})
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -213,7 +213,7 @@ def _words(kind: str, known: dict[str, str]) -> Iterator[str]:
 def _by_topic(kind: str, core: list[str], wanted: bool) -> dict[str, list[str]]:
     world = concepts()
     groups: dict[str, list[str]] = {}
-    for concept in world.by_kind(reserve=True)[kind]:
+    for concept in world.by_kind()[kind]:
         if (concept in core) == wanted:
             topic = world.topic_of(concept) if kind in ("things", "actions") else None
             group = topic or ("of any topic" if kind == "actions" else "")

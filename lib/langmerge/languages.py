@@ -140,16 +140,9 @@ class Language(BaseModel):
     def spoken(self) -> str:
         """All of a file that its text depends on, as JSON.
 
-        The rest is about the language, or a word that nothing is said with (of the reserve).
+        The rest is about the language.
         """
-        drawn = concepts().by_kind()
-        words = {
-            kind: {concept: word for concept, word in its.items() if concept in drawn[kind]}
-            for kind, its in self.words.items()
-        }
-        return self.model_copy(update={"words": words}).model_dump_json(
-            include={"code", "forms", "templates", "words", "local"}
-        )
+        return self.model_dump_json(include={"code", "forms", "templates", "words", "local"})
 
     def form(self, role: str, concept: str, form: str | None = None) -> str:
         """A concept's word in one of its forms (the citation form where none is named)."""
@@ -264,7 +257,7 @@ def required(language: Language) -> dict[str, list[str]]:
 
     Topics are the options of a task: a core file has none of them or all.
     """
-    everything_ = concepts().by_kind(reserve=True)
+    everything_ = concepts().by_kind()
     if language.tier == "full":
         return everything_
     topics = everything_["topics"] if language.words.get("topics") else []
@@ -278,7 +271,7 @@ def _problems(language: Language) -> Iterator[str]:
     yield from _problems_of_templates(language)
     for kind in sorted(set(language.words) - set(ROLE)):
         yield f"words.{kind}: no such kind of word, {nearest(kind, ROLE)}"
-    for kind, ids in concepts().by_kind(reserve=True).items():
+    for kind, ids in concepts().by_kind().items():
         words = language.words.get(kind, {})
         for concept in required(language).get(kind, []):
             if concept not in words:

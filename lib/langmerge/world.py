@@ -55,11 +55,7 @@ class Topic(BaseModel):
 
 
 class Concepts(BaseModel):
-    """The inventory in ``data/concepts.yaml``.
-
-    reserve: concepts that every language file has a word for and that are never drawn, because
-        the shipped base has not met them.
-    """
+    """The inventory in ``data/concepts.yaml``."""
 
     model_config = ConfigDict(extra="forbid")
     version: int
@@ -70,11 +66,10 @@ class Concepts(BaseModel):
     properties: list[str]
     times: list[str]
     core: dict[str, list[str]] = {}
-    reserve: dict[Untopical, list[str]] = {}
 
     @model_validator(mode="after")
     def _no_concept_twice(self) -> Concepts:
-        for kind, ids in self.by_kind(reserve=True).items():
+        for kind, ids in self.by_kind().items():
             twice = {name for name in ids if ids.count(name) > 1}
             if twice:
                 raise ValueError(f"{kind} named twice: {', '.join(sorted(twice))}")
@@ -88,13 +83,10 @@ class Concepts(BaseModel):
                 raise ValueError(f"core.{kind}: no such concept: {', '.join(sorted(unknown))}")
         return self
 
-    def by_kind(self, reserve: bool = False) -> dict[str, list[str]]:
-        """All concept ids by kind of word, the keys being those of a language file's words.
-
-        reserve: with those that a file has words for and that are never drawn, behind the others.
-        """
+    def by_kind(self) -> dict[str, list[str]]:
+        """All concept ids by kind of word, the keys being those of a language file's words."""
         topics = self.topics.values()
-        drawn = {
+        return {
             "topics": list(self.topics),
             "things": [thing for topic in topics for thing in topic.things],
             "actions": [action for topic in topics for action in topic.actions] + self.neutral,
@@ -103,9 +95,6 @@ class Concepts(BaseModel):
             "properties": self.properties,
             "times": self.times,
         }
-        if not reserve:
-            return drawn
-        return {kind: [*ids, *self.reserve.get(kind, [])] for kind, ids in drawn.items()}
 
     def within(self, ids: dict[str, set[str]]) -> Concepts:
         """The inventory cut down to some concepts of each kind; all topics stay, to group them."""
