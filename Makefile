@@ -7,10 +7,10 @@ BIN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 ARGS ?=
 
-.PHONY: book test base tune bench clean
+.PHONY: book test base tune reference bench clean
 .DELETE_ON_ERROR:
 
-book test base tune bench: $(INSTALLED)
+book test base tune reference bench: $(INSTALLED)
 	@$(BIN) -m langmerge $@ $(ARGS)
 
 # Only a change of what is to be installed installs again.

@@ -26,7 +26,7 @@
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
-from langmerge import claims, languages, live, plotting, statistics, study
+from langmerge import claims, languages, live, plotting, reference, statistics, study
 from langmerge.notebook import check_parameters, figure, glue
 from langmerge.provenance import footer
 
@@ -239,6 +239,43 @@ wide = pd.DataFrame(differences).pivot_table(
     index=["method", "CT tokens"], columns="task", values="difference", aggfunc="first"
 )
 plotting.table(wide.reset_index().rename_axis(columns=None), name="differences")
+
+# %% [markdown]
+# ## In other languages
+#
+# One language is one draw. The *reference run* asks the same of many, real and generated, and
+# ships with its answers; `langmerge reference --plan` says what it consists of. Each panel is a
+# claim of this finding: an effect for each language with its 95 % interval (a point without a bar
+# is one seed's value), their mean with an interval over the languages, and the run of this page.
+
+# %% tags=["hide-input"]
+many = reference.load()
+mine = claims.across(results, finding=1)
+if many is None:
+    display(Markdown("There is no reference run of the present base and settings yet."))
+else:
+    across = claims.across(many, finding=1)
+    names = {code: languages.load(code).name for code in many.languages}
+    fig = plotting.effects_by_language(across, names, mine)
+    figure(
+        fig,
+        name="fig-across-1-XXlangXX",
+        caption=f"Effects by language ({len(names)} languages, {len(many.seeds)} run seeds each), "
+        f"and the run of this page ({target.name}).",
+        alt=plotting.alt(fig),
+    )
+
+# %% tags=["hide-input"]
+if many is not None:
+    display(claims.styled(claims.judge(many, finding=1), uuid="pooled-1"))
+
+# %% [markdown]
+# Does the effect depend on the kind of language? Means over the languages of a kind, with 95 %
+# intervals over them; where a kind has few languages the interval is wide.
+
+# %% tags=["hide-input"]
+if many is not None:
+    display(plotting.table(claims.kinds_table(across), name="kinds-1"))
 
 # %% [markdown]
 # ## The verdict

@@ -173,6 +173,7 @@ def test_the_truth_put_in_comes_out(run, stated):
 def test_the_opposite_truth_fails(stated):
     run = synthetic.results(
         accuracy={
+            "sft": lambda step: 0.75,
             "ct_then_sft": lambda step: 0.75,
             "ties_mean": lambda step: 0.45 + 0.2 * step,
             "ties_sv": lambda step: 0.45 + 0.1 * step,
@@ -316,3 +317,41 @@ def test_table_and_quoted_numbers_agree(run, stated):
         assert quoted[f"{name}-effect"] == row["effect"]
     assert claims.styled(verdicts, "one").to_html() == claims.styled(verdicts, "one").to_html()
     assert "not tested" in claims.styled(verdicts).to_html()
+
+
+# --- across languages ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def many():
+    return synthetic.results(languages=("tam_Taml", "ben_Beng", "zzz_0002", "zzz_0003"), items=30)
+
+
+@pytest.mark.parametrize("finding", [1, 2, 3])
+def test_each_language_says_what_it_says_alone_and_all_say_what_is_judged(many, stated, finding):
+    found = claims.across(many, finding, stated)
+    pooled = found[found["language"] == ""].set_index("claim")
+    for verdict in claims.judge(many, finding, stated):
+        assert pooled.loc[verdict.claim, "effect"] == pytest.approx(verdict.effect)
+        assert pooled.loc[verdict.claim, "low"] == pytest.approx(verdict.low)
+    alone = synthetic.results(languages=("tam_Taml",), items=30)
+    ours = found[found["language"] == "tam_Taml"].set_index("claim")
+    for verdict in claims.judge(alone, finding, stated):
+        assert ours.loc[verdict.claim, "effect"] == pytest.approx(verdict.effect)
+    means = found[found["language"] != ""].groupby("claim")["effect"].mean()
+    assert np.allclose(means, pooled.loc[means.index, "effect"])
+
+
+def test_one_language_is_not_pooled(run, stated):
+    assert set(claims.across(run, 1, stated)["language"]) == {"tam_Taml"}
+
+
+def test_kinds_of_languages_are_averaged_apart(many, stated):
+    found = claims.across(many, 1, stated)
+    kinds = {"made": {"tam_Taml": "real", "ben_Beng": "real", "zzz_0002": "generated"}}
+    table = claims.by_kind(found, kinds).set_index(["claim", "kind"])
+    assert table.loc[("f1-accuracy", "real"), "languages"] == 2
+    effects = found[found["claim"] == "f1-accuracy"].set_index("language")["effect"]
+    expected = effects[["tam_Taml", "ben_Beng"]].mean()
+    assert table.loc[("f1-accuracy", "real"), "effect"] == pytest.approx(expected)
+    assert np.isinf(table.loc[("f1-accuracy", "generated"), "low"]), "one language has no interval"

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from langmerge import plotting, statistics
+from langmerge import claims, plotting, statistics
 from langmerge.errors import LangmergeError
 from langmerge.statistics import select
 
@@ -344,3 +344,28 @@ def test_use_style_sets_an_opaque_white(monkeypatch):
         plotting.use_style()
         assert mpl.rcParams["savefig.transparent"] is False
         assert mpl.rcParams["figure.facecolor"] == "white"
+
+
+def test_effects_by_language_has_a_panel_a_claim_with_every_language_and_yours():
+    codes = ("tam_Taml", "ben_Beng", "zzz_0002")
+    found = claims.across(synthetic.results(languages=codes, items=20), 3)
+    mine = claims.across(synthetic.results(languages=("tel_Telu",), items=20), 3)
+    names = {code: code.upper() for code in codes}
+    fig = plotting.effects_by_language(found, names, mine)
+    panels = list(dict.fromkeys(found["claim"]))
+    assert len(fig.axes) == len(panels)
+    for ax, claim in zip(fig.axes, panels, strict=True):
+        its = found[found["claim"] == claim].set_index("language")
+        drawn = dict(zip([*names.values(), "all"], ax.get_yticks(), strict=True))
+        points = [
+            (x, y)
+            for container in ax.containers
+            for x, y in zip(*container.lines[0].get_data(), strict=True)
+        ]
+        for code in codes:
+            x = plotting.shown(its.loc[code, "metric"], its.loc[code, "effect"])[0]
+            assert any(abs(a - x) < 1e-9 and b == drawn[names[code]] for a, b in points)
+        assert len(points) == len(codes) + 2, "all of them, and the reader's own"
+        assert claim in plotting.alt(fig)
+    _, labels = fig.axes[0].get_legend_handles_labels()
+    assert set(labels) == {"reference run", "all of them", "your run"}

@@ -93,36 +93,43 @@ def samples() -> str:
 
 
 def verdicts(results: dict[str, Any]) -> str:
-    """All claims with their verdicts, one column a language, as Markdown for the first page."""
-    from langmerge import claims, languages
+    """All claims with their verdicts as Markdown for the first page.
+
+    One column a language, and one for all of the reference run's together.
+    """
+    from langmerge import claims, languages, reference
 
     stated = claims.load()
-    judged = {
-        code: {
+    runs = {languages.load(code).name: found for code, found in results.items()}
+    many = reference.load()
+    if many is not None:
+        runs[f"{len(many.languages)} languages"] = many
+    judged = [
+        {
             verdict.claim: verdict
             for finding in sorted({claim.finding for claim in stated})
             for verdict in claims.judge(found, finding, stated)
         }
-        for code, found in results.items()
-    }
-    names = [f"{languages.load(code).name}, in the lab" for code in results]
-    lines = [
-        f"| Finding | Claim | {' | '.join(names)} | at 7B |",
-        "|---" * (3 + len(names)) + "|",
+        for found in runs.values()
     ]
+    names = " | ".join(f"{name}, in the lab" for name in runs)
+    lines = [f"| Finding | Claim | {names} | at 7B |", "|---" * (3 + len(runs)) + "|"]
     for claim in stated:
-        row = [judged[code][claim.id] for code in results]
+        row = [its[claim.id] for its in judged]
         words = " | ".join(
             f"**{verdict.verdict}**: {claims.effect(verdict)}, {verdict.interval()}"
             for verdict in row
         )
         lines.append(f"| {claim.finding} | {claim.statement} | {words} | {row[0].at_7b} |")
     rests = "; ".join(
-        f"{languages.load(code).name}: {len(found.seeds)} seeds, profile `{found.profile}`"
-        for code, found in results.items()
+        f"{name}: {_seeds(found.seeds)}, profile `{found.profile}`" for name, found in runs.items()
     )
     notes = {found.plan.note for found in results.values() if found.plan.note}
     return "\n".join(lines) + f"\n\n{rests}.\n" + "".join(f"\n**{note}**\n" for note in notes)
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
 
 
 def require_checkout() -> Path:

@@ -9,6 +9,7 @@ one finding (Holm), and puts the verdict into words. A verdict is one of "holds"
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from langmerge import paths, statistics
 from langmerge.errors import LangmergeError, nearest
+from langmerge.languages import load as load_language
 from langmerge.statistics import Effect, Results, select
 
 if TYPE_CHECKING:
@@ -220,6 +222,121 @@ def measure(results: Results, claim: Claim) -> Effect:
     return each[0] if len(each) == 1 else statistics.pool(each)
 
 
+def across(results: Results, finding: int, claims: Sequence[Claim] | None = None) -> pd.DataFrame:
+    """The effects that the claims of a finding are about, language by language.
+
+    One row a claim and language, and where there are several languages a row with an empty
+    `language` for all of them (t over the languages). Columns: claim, statement, metric, side,
+    language, effect, low, high (of one seed alone infinite where the seed is the unit), n.
+    """
+    claims = load() if claims is None else claims
+    parts = {code: _of(results, code) for code in results.languages}
+    if len(parts) > 1:
+        parts[""] = results
+    rows = []
+    for claim in (claim for claim in claims if claim.finding == finding):
+        for code, part in parts.items():
+            found = measure(part, claim)
+            rows.append(
+                {
+                    "claim": claim.id,
+                    "statement": " ".join(claim.statement.split()),
+                    "metric": claim.metric,
+                    "side": claim.side,
+                    "language": code,
+                    "effect": found.estimate,
+                    "low": found.low,
+                    "high": found.high,
+                    "n": found.n,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class _OneLanguage:
+    """What a run found in one of its languages, as `statistics.Results`."""
+
+    rows: pd.DataFrame
+    items: pd.DataFrame
+    diagnostics: pd.DataFrame
+    languages: Sequence[str]
+    seeds: Sequence[int]
+    budgets: Sequence[int]
+    tasks: Sequence[str]
+    profile: str
+
+
+def _of(results: Results, language: str) -> _OneLanguage:
+    rows = select(results.rows, language=language)
+    return _OneLanguage(
+        rows,
+        select(statistics.items_with_base(results), language=language),
+        select(results.diagnostics, language=language),
+        [language],
+        results.seeds,
+        results.budgets,
+        [task for task in results.tasks if (rows["task"] == task).any()],
+        results.profile,
+    )
+
+
+def kinds_table(across: pd.DataFrame) -> pd.DataFrame:
+    """`by_kind` of what is known of the languages, in words: a row a claim, a column a kind."""
+    known = {code: load_language(code) for code in across["language"].unique() if code}
+    kinds = {
+        "words": {code: "generated" if it.is_control else "real" for code, it in known.items()},
+        "word order": {code: it.word_order for code, it in known.items()},
+    }
+    found = by_kind(across, kinds)
+    if found.empty:
+        return found
+    metrics = across.drop_duplicates("claim").set_index("claim")["metric"]
+    found["said"] = [_said(metrics[row.claim], row) for row in found.itertuples()]
+    counts = found.groupby("kind")["languages"].first()
+    found["kind"] = [f"{kind} ({counts[kind]})" for kind in found["kind"]]
+    return (
+        found.pivot_table(index="claim", columns="kind", values="said", aggfunc="first")
+        .loc[list(dict.fromkeys(found["claim"])), list(dict.fromkeys(found["kind"]))]
+        .reset_index()
+        .rename_axis(columns=None)
+    )
+
+
+def _said(metric: Metric, row: tuple) -> str:
+    number, unit = _SHOWN[metric]
+    if not math.isfinite(row.low):
+        return f"{number(row.effect)} {unit}"
+    return f"{number(row.effect)} ({number(row.low)} to {number(row.high)}) {unit}"
+
+
+def by_kind(across: pd.DataFrame, kinds: dict[str, dict[str, str]]) -> pd.DataFrame:
+    """Mean effects of kinds of languages, a row a claim, property and kind.
+
+    across: as `across` gives. kinds: by property (such as "word order") each language's kind.
+    Columns: claim, property, kind, languages (their number), effect, low and high (t over the
+    languages; infinite for a single one).
+    """
+    rows = []
+    single = across[across["language"] != ""]
+    for claim, (name, kind_of) in itertools.product(single["claim"].unique(), kinds.items()):
+        its = single[single["claim"] == claim]
+        for kind, part in its.groupby(its["language"].map(kind_of)):
+            found = statistics.t_interval(part["effect"])
+            rows.append(
+                {
+                    "claim": claim,
+                    "property": name,
+                    "kind": kind,
+                    "languages": len(part),
+                    "effect": found.estimate,
+                    "low": found.low,
+                    "high": found.high,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
 def seed_values(results: Results, claim: Claim) -> pd.Series:
     """One number per (language, base, seed): the contrast, or the slope, of a seed's values."""
     frame = _seed_frame(results, claim)
@@ -293,6 +410,12 @@ def styled(verdicts: Sequence[Verdict], uuid: str = "verdicts") -> Styler:
         .map(lambda word: bold.get(word, ""), subset=["in the lab"])
         .set_properties(**{"text-align": "left", "vertical-align": "top"})
     )
+
+
+def shown(metric: Metric, value: float) -> tuple[float, str]:
+    """A value of a metric in the unit that readers see it in, and that unit."""
+    factor, unit = _UNITS[metric]
+    return factor(value), unit
 
 
 def effect(verdict: Verdict) -> str:
@@ -465,13 +588,23 @@ def _signed(value: float, digits: int) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
-# How a reader sees a metric: the number's format and its unit.
-_SHOWN: dict[str, tuple[Callable[[float], str], str]] = {
-    "accuracy": (lambda value: _signed(100 * value, 1), "points"),
-    "discarded_sft_share": (lambda value: _signed(100 * value, 1), "points"),
-    "log_bits_per_byte": (lambda value: _signed(100 * math.expm1(value), 1), "% of bits per byte"),
-    "margin": (lambda value: _signed(value, 2), "nats"),
+# How a reader sees a metric: the number in its unit, and the unit.
+_UNITS: dict[str, tuple[Callable[[float], float], str]] = {
+    "accuracy": (lambda value: 100 * value, "points"),
+    "discarded_sft_share": (lambda value: 100 * value, "points"),
+    "log_bits_per_byte": (lambda value: 100 * math.expm1(value), "% of bits per byte"),
+    "margin": (lambda value: value, "nats"),
 }
+
+
+def _as_text(metric: str) -> Callable[[float], str]:
+    """The function that writes a value of a metric in its unit."""
+    factor, digits = _UNITS[metric][0], 2 if metric == "margin" else 1
+    return lambda value: _signed(factor(value), digits)
+
+
+# The number as text, and the unit.
+_SHOWN = {metric: (_as_text(metric), unit) for metric, (_, unit) in _UNITS.items()}
 
 
 def _p(p: float) -> str:

@@ -88,6 +88,48 @@ def book(
     build(languages=language, profile=profile, seeds=chosen, strict=strict)
 
 
+@app.command(epilog=_examples("reference --plan", "reference", "reference --limit 4"))
+def reference(
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what is there, and what the rest would take.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Languages to compute now. [default: all]")
+    ] = None,
+    profile: Annotated[str, typer.Option("--profile", "-p")] = "reference",
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes. [default: one per core]")
+    ] = None,
+) -> None:
+    """Run many languages for the pooled verdicts, slice by slice; kept under data/results.
+
+    Killed, it goes on with the next slice.
+    """
+    from langmerge import reference as runs
+
+    if plan:
+        found = runs.plan(profile)
+        _print_table(
+            ("base", "seed", "language", "there", "minutes"),
+            (
+                (r.base, r.seed, r.language, _yes(r.done), _minutes(r.seconds, r.measured))
+                for r in found.itertuples()
+            ),
+        )
+        left = found[~found["done"]]["seconds"].sum(min_count=1) / 60
+        told = f"about {left:,.0f} minutes" if left > 0 else "no time is measured yet"
+        typer.echo(f"To do: {(~found['done']).sum()} of {len(found)} slices ({told}).")
+        return
+    done = runs.run(profile, processes=processes, limit=limit)
+    typer.echo(f"{len(done)} slices computed, {len(runs.plan(profile).query('~done'))} to go.")
+
+
+def _minutes(seconds: float, measured: bool) -> str:
+    if math.isnan(seconds):
+        return "?"
+    return f"{seconds / 60:.1f}" if measured else f"about {seconds / 60:.0f}"
+
+
 @app.command(epilog=_examples("tune", "tune --profile lab"))
 def tune(profile: Profile = "lab") -> None:
     """Choose all methods' settings anew, on the development languages alone."""

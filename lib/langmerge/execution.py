@@ -73,7 +73,7 @@ def surroundings() -> str:
     """The digest of library sources, data files (the user's own too) and package versions."""
     library = Path(__file__).parent
     read = [*library.rglob("*.py"), *_files(paths.data())]
-    for folder in ("languages", "profiles"):
+    for folder in ("languages", "profiles", "results"):
         read += _files(paths.home() / folder)
     versions = [platform.python_version(), *(f"{p} {version_of(p)}" for p in _VERSIONED)]
     contents = (

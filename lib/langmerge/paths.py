@@ -62,6 +62,12 @@ def store() -> Path:
     return home() / "store"
 
 
+def results() -> Path:
+    """Where runs that are to be kept are written: beside the shipped ones in a checkout."""
+    own = bool(os.environ.get("LANGMERGE_HOME")) or checkout() is None
+    return (home() if own else data()) / "results"
+
+
 def search(folder: str) -> list[Path]:
     """Where files of a kind (``languages``, ``profiles``) are looked for, in this order."""
     return [home() / folder, data() / folder]

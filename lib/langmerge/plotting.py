@@ -16,7 +16,7 @@ import contextlib
 import functools
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from langmerge import statistics
+from langmerge.claims import shown
 from langmerge.errors import LangmergeError, nearest
 from langmerge.statistics import Results, select
 
@@ -343,6 +344,102 @@ def option_probabilities(table: pd.DataFrame) -> Figure:
         axes[index].tick_params(axis="y", labelleft=index % columns == 0)
     _inner_labels_off(axes[: len(methods)], columns)
     return _with_alt(fig, _alt_options(table, methods))
+
+
+@mpl.rc_context(STYLE)
+def effects_by_language(
+    across: pd.DataFrame, names: Mapping[str, str], mine: pd.DataFrame | None = None
+) -> Figure:
+    """What each language says of each claim, a panel a claim: effects with 95 % intervals.
+
+    across: as `claims.across` gives; the row of all languages stands below the others. names: the
+    languages' names, in the order in which they stand. mine: the same of a run of the reader's
+    own, drawn beside its language or below all. A point without a bar is one seed's value.
+    """
+    panels = list(dict.fromkeys(across["claim"]))
+    own = [] if mine is None else [code for code in dict.fromkeys(mine["language"]) if code]
+    order = [code for code in names if (across["language"] == code).any()]
+    places = {code: len(order) + 1.5 - index for index, code in enumerate(order)}
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    height = rows * (0.2 * (len(order) + 3) + 1.1)
+    fig, axes = _figure(3.1 * columns + 1.6, height, rows, columns)
+    texts = []
+    for ax, claim in zip(axes, panels, strict=False):
+        its = across[across["claim"] == claim]
+        _effect_points(ax, its[its["language"] != ""], places, "#0072B2", "o", "reference run")
+        ax.axvline(0, color="#333333", linewidth=0.8)
+        pooled = its[its["language"] == ""].assign(language="all")
+        _effect_points(ax, pooled, {"all": 0.5}, "#000000", "D", "all of them")
+        if mine is not None:
+            yours = mine[mine["claim"] == claim]
+            at = {code: places.get(code, -0.5) - 0.3 for code in own}
+            _effect_points(ax, yours[yours["language"] != ""], at, "#D55E00", "*", "your run")
+        ax.axhline(1, color="#9A9A9A", linewidth=0.8)
+        ax.set_yticks([*places.values(), 0.5], [*(names[code] for code in order), "all"])
+        ax.set_ylim(-1.1, len(order) + 2)
+        ax.grid(visible=False, axis="y")
+        ax.grid(visible=True, axis="x")
+        ax.set_xlabel(shown(its["metric"].iloc[0], 0.0)[1])
+        _panel(ax, claim)
+        texts.append(_alt_effects(claim, its))
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    for index, ax in enumerate(axes[: len(panels)]):
+        ax.tick_params(axis="y", labelleft=index % columns == 0, length=0)
+    handles, labels = axes[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper left", ncols=3)
+    return _with_alt(fig, " ".join(texts))
+
+
+def _effect_points(
+    ax: Axes,
+    effects: pd.DataFrame,
+    places: Mapping[str, float],
+    colour: str,
+    marker: str,
+    label: str,
+) -> None:
+    """Effects in the units that readers see, each at its language's place."""
+
+    def scaled(column: str) -> np.ndarray:
+        return np.array(
+            [shown(row.metric, getattr(row, column))[0] for row in effects.itertuples()]
+        )
+
+    if effects.empty:
+        return
+    finite = np.isfinite(effects["low"].to_numpy(dtype=float))
+    middle = scaled("effect")
+    low, high = np.where(finite, scaled("low"), middle), np.where(finite, scaled("high"), middle)
+    ax.errorbar(
+        middle,
+        effects["language"].map(places),
+        xerr=np.array([middle - low, high - middle]),
+        color=colour,
+        marker=marker,
+        markersize=8 if marker == "*" else 5,
+        elinewidth=1.1,
+        linestyle="none",
+        label=label,
+    )
+
+
+def _alt_effects(claim: str, effects: pd.DataFrame) -> str:
+    """What a panel shows, in numbers."""
+    metric, side = effects[["metric", "side"]].iloc[0]
+    single = effects[effects["language"] != ""]
+    values = [shown(metric, value)[0] for value in single["effect"]]
+    unit = shown(metric, 0.0)[1]
+    claimed = sum((value > 0) == (side == "greater") for value in values)
+    told = (
+        f"{claim}: in {claimed} of {len(values)} languages on the claimed side, from "
+        f"{min(values):+.1f} to {max(values):+.1f} {unit}"
+    )
+    for row in effects[effects["language"] == ""].itertuples():
+        mean, low, high = (shown(metric, v)[0] for v in (row.effect, row.low, row.high))
+        told += f"; all together {mean:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{told}."
 
 
 def font_for(text: str) -> list[str] | None:

@@ -1,0 +1,241 @@
+"""The reference run: many languages, computed in slices, saved as it goes, and committed.
+
+A *slice* is one language on one base with one run seed: its scores, its items' answers and what
+its merges discard, in a folder of ``data/results/<profile>`` (of ``results`` in ``LANGMERGE_HOME``
+where that is set). `run` computes the slices that are
+not there; killed, it goes on with the next one. Readers load what is there (`load`) without
+computing anything, and lay a run of their own beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics as averages
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from langmerge import base as base_module
+from langmerge import experts, paths, profiles, store, study
+from langmerge.errors import LangmergeError
+from langmerge.files import write_text
+from langmerge.profiles import Profile
+from langmerge.study import Results
+
+PROFILE = "reference"
+#: Languages that are computed together: their long jobs share the cores.
+TOGETHER = 4
+#: A margin is kept as a whole number of these, in nats, between -127 and 127 of them.
+MARGIN_STEP = 1 / 16
+_FRAMES = ("rows", "items", "diagnostics", "english")
+#: What every row of a slice has in common, and its folder says.
+_COMMON = ("base", "language", "seed")
+#: What readers of the items need; the rest follows from the item's task and number.
+_ITEMS = (
+    "task", "item", "concept", "prediction", "correct", "margin", "cell",
+    "method", "setting", "slack", "ct_tokens",
+)  # fmt: skip
+#: What no verdict or figure reads of a tensor's diagnostics is left out.
+_DIAGNOSTICS = (
+    "parameter", "layer", "n", "kept_sft", "trimmed_sft", "outvoted_sft", "norm_ct", "norm_sft",
+    "method", "setting", "slack", "ct_tokens",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One language on one base with one run seed."""
+
+    profile: str
+    base: str
+    language: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Where it is kept: the reader's own before the one that ships."""
+        places = [place / self.within for place in paths.search("results")]
+        there = (place for place in places if (place / "provenance.json").is_file())
+        return next(there, paths.results() / self.within)
+
+    @property
+    def within(self) -> Path:
+        """Its folder among the results."""
+        return Path(self.profile, self.base, f"{self.language}-{self.seed}")
+
+    def key(self, plan: Profile) -> str:
+        """Everything that it depends on, as a hash: another key means that it is out of date."""
+        settings = plan.model_dump(exclude={"languages", "seeds", "bases", "name", "note"})
+        parts = [
+            settings,
+            base_module.meeting(self.base, self.language).hash,
+            experts.fingerprint(self.language),
+            experts.fingerprint("eng_Latn"),
+            store.VERSIONS,
+            self.seed,
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+
+    def told(self) -> dict[str, object]:
+        """What its provenance says; empty where it was not computed."""
+        path = self.folder / "provenance.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def is_done(self, plan: Profile) -> bool:
+        """Whether it is there, with the settings, texts and base that there are now."""
+        return self.told().get("key") == self.key(plan)
+
+
+def slices(plan: Profile) -> list[Slice]:
+    """The slices of a profile: all languages with one base and seed before the next."""
+    return [
+        Slice(plan.name, base, language, seed)
+        for seed in plan.seeds
+        for base in plan.bases
+        for language in plan.languages
+    ]
+
+
+def plan(profile: str = PROFILE) -> pd.DataFrame:
+    """What `run` would do: a row a slice, with whether it is there and what it took or will take.
+
+    Columns: base, seed, language, done, seconds (measured where it is done, else the median of
+    those that are; NaN before the first), measured.
+    """
+    how = profiles.load(profile)
+    found = [(one, one.is_done(how)) for one in slices(how)]
+    took = [float(one.told()["seconds"]) for one, done in found if done]
+    guess = averages.median(took) if took else math.nan
+    return pd.DataFrame(
+        {
+            "base": one.base,
+            "seed": one.seed,
+            "language": one.language,
+            "done": done,
+            "seconds": float(one.told()["seconds"]) if done else guess,
+            "measured": done,
+        }
+        for one, done in found
+    )
+
+
+def run(
+    profile: str = PROFILE,
+    processes: int | None = None,
+    quiet: bool = False,
+    limit: int | None = None,
+) -> list[Slice]:
+    """Compute and save the slices that are missing; those that were computed now.
+
+    limit: at most so many slices, to spread a run over several evenings. Raises LangmergeError as
+    `study.run`.
+    """
+    how = profiles.load(profile)
+    missing = [one for one in slices(how) if not one.is_done(how)][:limit]
+    blocks: dict[tuple[str, int], list[Slice]] = {}
+    for one in missing:
+        blocks.setdefault((one.base, one.seed), []).append(one)
+    for (base, seed), block in blocks.items():
+        for start in range(0, len(block), TOGETHER):
+            some = block[start : start + TOGETHER]
+            started = time.monotonic()
+            results = study.run(
+                language=[one.language for one in some],
+                profile=profile,
+                seeds=[seed],
+                bases=[base],
+                processes=processes,
+                quiet=quiet,
+            )
+            seconds = (time.monotonic() - started) / len(some)
+            for one in some:
+                save(one, results, how, seconds)
+    return missing
+
+
+def save(one: Slice, results: Results, how: Profile, seconds: float) -> None:
+    """Write a slice; its provenance comes last, so that one cut off is not taken for whole."""
+    folder = paths.results() / one.within
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "provenance.json").unlink(missing_ok=True)
+    for name in _FRAMES:
+        frame = getattr(results, name)
+        if name != "english":
+            frame = frame[frame["language"] == one.language]
+        _packed(name, frame).to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
+    told = {
+        **results.provenance,
+        "base": sorted(set(results.rows["base"])),
+        "key": one.key(how),
+        "seconds": round(seconds, 1),
+        "models": int(results.rows["cell"].nunique() / len(results.languages)),
+    }
+    write_text(folder / "provenance.json", json.dumps(told, indent=1) + "\n")
+
+
+def _packed(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame without what its folder says, its columns as small as they go."""
+    if name == "items":
+        frame = frame[list(_ITEMS)]
+        steps = (frame["margin"] / MARGIN_STEP).round().clip(-127, 127)
+        frame = frame.assign(
+            margin=steps.astype("int8"), prediction=frame["prediction"].astype("int8")
+        )
+    if name == "diagnostics":
+        frame = frame[list(_DIAGNOSTICS)]
+    frame = frame.drop(columns=[column for column in _COMMON if column in frame])
+    texts = [column for column in frame if frame[column].dtype == object]
+    return frame.astype(dict.fromkeys(texts, "category"))
+
+
+def load(profile: str = PROFILE) -> Results | None:
+    """The slices that are there as one run's results; None where there are none.
+
+    As long as a seed or a base is not complete it is left out, so that every language has the
+    same ones; as long as none is, the languages of the first that are there. Slices of other
+    settings, texts or of another base than there are now count as missing.
+    """
+    how = profiles.load(profile)
+    done = [one for one in slices(how) if one.is_done(how)]
+    if not done:
+        return None
+    by_run: dict[tuple[str, int], list[Slice]] = {}
+    for one in done:
+        by_run.setdefault((one.base, one.seed), []).append(one)
+    whole = {run: its for run, its in by_run.items() if len(its) == len(how.languages)}
+    kept = whole or dict([next(iter(by_run.items()))])
+    chosen = [one for its in kept.values() for one in its]
+    languages = [code for code in how.languages if any(one.language == code for one in chosen)]
+    frames = {name: pd.concat([_frame(one, name) for one in chosen]) for name in _FRAMES}
+    english = frames.pop("english").drop_duplicates(["base", "seed", "task"])
+    seeds = list(dict.fromkeys(seed for _, seed in kept))
+    bases = list(dict.fromkeys(base for base, _ in kept))
+    return Results(
+        **{name: frame.reset_index(drop=True) for name, frame in frames.items()},
+        english=english.reset_index(drop=True),
+        cells=[],
+        plan=profiles.load(profile, languages=languages, seeds=seeds, bases=bases),
+        provenance=chosen[0].told(),
+    )
+
+
+def _frame(one: Slice, name: str) -> pd.DataFrame:
+    path = one.folder / f"{name}.parquet"
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise LangmergeError(
+            f"{path}: it is not readable ({error}). Restore it with git, or remove its folder and "
+            "run `langmerge reference`."
+        ) from None
+    texts = [column for column in frame if isinstance(frame[column].dtype, pd.CategoricalDtype)]
+    frame = frame.astype(dict.fromkeys(texts, object))
+    if name == "items":
+        frame["margin"] = frame["margin"].astype(np.float32) * MARGIN_STEP
+    base = base_module.meeting(one.base, one.language).hash
+    return frame.assign(base=base, language=one.language, seed=one.seed)
