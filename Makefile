@@ -7,11 +7,15 @@ BIN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 ARGS ?=
 
-.PHONY: book test base tune reference bench clean
+.PHONY: book test base tune reference bench languages clean
 .DELETE_ON_ERROR:
 
 book test base tune reference bench: $(INSTALLED)
 	@$(BIN) -m langmerge $@ $(ARGS)
+
+# Every shipped language through the notebooks, as small as they go (make test takes one in turn).
+languages: $(INSTALLED)
+	@$(BIN) -m langmerge languages --run
 
 # Only a change of what is to be installed installs again.
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml

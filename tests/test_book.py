@@ -11,7 +11,16 @@ import synthetic
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langmerge import book, claims, execution, notebook, offline, provenance
+from langmerge import (
+    book,
+    checks,
+    claims,
+    execution,
+    notebook,
+    offline,
+    provenance,
+    reference,
+)
 from langmerge.errors import LangmergeError
 from langmerge.execution import Job
 from langmerge.notebook import LANGUAGE_TOKEN
@@ -215,7 +224,8 @@ def test_shipped_contents_list_notebooks_that_exist():
         assert (root / f"{page}.md").is_file(), page
 
 
-def test_the_first_page_lists_every_verdict_of_every_language():
+def test_the_first_page_lists_every_verdict_of_every_language(monkeypatch):
+    monkeypatch.setattr(reference, "load", lambda: None)
     results = synthetic.results(items=40)
     table = book.verdicts({"tam_Taml": results, "ben_Beng": results})
     stated = claims.load()
@@ -228,6 +238,16 @@ def test_the_first_page_lists_every_verdict_of_every_language():
         assert row.count(verdict.interval()) == 2
         assert row.endswith("| not tested |")
     assert "Tamil: 3 seeds, profile `lab`; Bengali: 3 seeds" in table
+
+
+def test_the_first_page_has_the_reference_run_beside_them(monkeypatch):
+    many = synthetic.results(languages=("tam_Taml", "ben_Beng", "zzz_0002"), items=20, seeds=(0,))
+    monkeypatch.setattr(reference, "load", lambda: many)
+    table = book.verdicts({"tam_Taml": synthetic.results(items=20)})
+    assert "| Tamil, in the lab | 3 languages, in the lab |" in table
+    for verdict in claims.judge(many, 1):
+        assert f"{claims.effect(verdict)}, {verdict.interval()} | not tested |" in table
+    assert "3 languages: 1 seed, profile `lab`" in table
 
 
 def test_samples_are_said_in_every_language():
@@ -291,3 +311,24 @@ def test_provenance_says_where_a_number_is_from():
     assert known["threads"] >= 1
     assert (known["commit"] is None) == (known["dirty"] is None)
     assert provenance.version_of("no-such-package") is None
+
+
+def test_each_language_is_tried_and_what_keeps_one_is_told(monkeypatch):
+    def study(codes, profile, seeds, console):
+        if codes == ["bod_Tibt"]:
+            raise LangmergeError("the base has not met bod_Tibt")
+        return dict.fromkeys(codes, "results")
+
+    tried = []
+    monkeypatch.setattr(book, "_study", study)
+    monkeypatch.setattr(book, "_jobs", lambda results, seeds, toc: list(results))
+    monkeypatch.setattr(book, "_execute", lambda jobs, console: tried.extend(jobs))
+    found = book.try_languages(["ben_Beng", "bod_Tibt", "uig_Arab"])
+    assert found == {"ben_Beng": "", "bod_Tibt": "the base has not met bod_Tibt", "uig_Arab": ""}
+    assert tried == ["ben_Beng", "uig_Arab"]
+
+
+def test_every_language_has_its_turn():
+    codes = checks.shipped_targets()
+    assert {checks.in_rotation(codes, turn) for turn in range(len(codes))} == set(codes)
+    assert "bod_Tibt" not in codes and "eng_Latn" not in codes and len(codes) >= 9

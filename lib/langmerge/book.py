@@ -68,6 +68,26 @@ def build(
     return index
 
 
+def try_languages(codes: Sequence[str], profile: str = "smoke") -> dict[str, str]:
+    """Run the study and the notebooks of each language, without a site; what kept which from it.
+
+    Returns a line for each language: empty where all its notebooks ran. Raises LangmergeError
+    outside a checkout.
+    """
+    toc = read_toc(require_checkout() / "_toc.yml")
+    console = Console()
+    found = {}
+    for code in codes:
+        try:
+            results = _study([code], profile, None, console)
+            _execute(_jobs(results, None, extend_toc(toc, [code])), console)
+        except LangmergeError as error:
+            found[code] = str(error)
+        else:
+            found[code] = ""
+    return found
+
+
 def samples() -> str:
     """Two facts of the lab's world in every language, as a Markdown table for its page."""
     from langmerge import data_card, languages

@@ -11,13 +11,14 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from langmerge import book, paths
+from langmerge import base, book, languages, paths
 from langmerge.errors import LangmergeError
+from langmerge.provenance import provenance
 
 _CLOSING = re.compile(r"=*\s*\d+ (passed|failed|skipped|error|deselected|xfailed|warning).* in ")
 
@@ -63,10 +64,25 @@ def _pytest(root: Path, closing: list[str]) -> bool:
     return process.returncode == 0
 
 
+def in_rotation(codes: Sequence[str], turn: int) -> str:
+    """The language whose turn it is."""
+    return codes[turn % len(codes)]
+
+
+def shipped_targets() -> list[str]:
+    """The shipped languages that the shipped base has met."""
+    return [code for code in base.load().languages if code in languages.codes()]
+
+
 def _smoke_book() -> bool:
-    """Build the book from the smoke profile, apart from the reader's own site."""
+    """Build the book from the smoke profile, apart from the reader's own site.
+
+    Beside the first language stands another one, each shipped one in its turn: commit by commit.
+    """
     try:
-        book.build(profile="smoke", output=paths.home() / "smoke")
+        turn = int(str(provenance()["commit"] or 0), 16)
+        code = in_rotation(shipped_targets(), turn)
+        book.build(languages=[code], profile="smoke", output=paths.home() / "smoke")
     except LangmergeError as error:
         print(error, file=sys.stderr)
         return False

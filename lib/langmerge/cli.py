@@ -194,11 +194,19 @@ def extend(language: Annotated[list[str], typer.Option("--language", "-l")]) -> 
     typer.echo(folder)
 
 
-@app.command(epilog=_examples("languages"))
-def languages() -> None:
+@app.command(epilog=_examples("languages", "languages --run"))
+def languages(
+    run: Annotated[
+        bool,
+        typer.Option("--run", help="Run the notebooks in each shipped one, in small."),
+    ] = False,
+) -> None:
     """List the languages: code, name, script, word order, tier, review, whose file, in the base."""
     from langmerge import languages as known
 
+    if run:
+        _run_languages()
+        return
     met = _met_by_base()
     rows = []
     for code in dict.fromkeys([*known.codes(), *(met or ())]):
@@ -213,6 +221,17 @@ def languages() -> None:
         rows.append((*described, _whose(code), in_base))
     titles = ("code", "name", "autonym", "script", "word order", "tier", "reviewed", "file")
     _print_table((*titles, "in the base"), rows)
+
+
+def _run_languages() -> None:
+    """The notebooks in every shipped language that the base has met; exit code 2 if one fails."""
+    from langmerge import book, checks
+
+    found = book.try_languages(checks.shipped_targets())
+    for code, problem in found.items():
+        typer.echo(f"{code}: {problem or 'all notebooks ran'}")
+    if any(found.values()):
+        raise typer.Exit(2)
 
 
 def _whose(code: str) -> str:
