@@ -14,7 +14,7 @@ from conftest import TINY_PROFILE, write_profile
 from joblib.externals.loky import get_reusable_executor
 from pandas.testing import assert_frame_equal
 
-from langmerge import cells, experts, jobs, merging, study, tasks, train
+from langmerge import base, cells, experts, jobs, merging, study, tasks, train
 from langmerge.errors import LangmergeError
 from langmerge.evaluate import Evaluator
 from langmerge.profiles import ContinualPretraining
@@ -492,3 +492,22 @@ def test_a_new_budget_trains_up_to_itself_and_keeps_the_others(results, fits):
         tokens: expert.sha256 for tokens, expert in before.items()
     }
     assert ct[1536].sha256 not in {expert.sha256 for expert in before.values()}
+
+
+def test_a_language_that_starts_at_chance_is_named_before_its_results(tiny_lab, capsys):
+    path = tiny_lab.base / base.READINESS
+    before = path.read_text()
+    table = pd.read_csv(path)
+    table["standing"] = "at chance"
+    try:
+        table.to_csv(path, index=False)
+        found = study.run(language="tam_Taml", profile="tiny", processes=1)
+        assert "tam_Taml: English fine-tuning alone" in found.plan.note
+        assert "no task only" in " ".join(capsys.readouterr().err.split())
+        table["standing"] = "between"
+        table.to_csv(path, index=False)
+        assert not study.run(language="tam_Taml", profile="tiny", processes=1).plan.note
+        path.unlink()
+        assert not study.run(language="tam_Taml", profile="tiny", processes=1).plan.note
+    finally:
+        path.write_text(before)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
@@ -29,6 +30,10 @@ from langmerge.model import StateDict
 from langmerge.world import concepts
 
 FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
+#: Beside a base: how each language stands after English fine-tuning alone (`readiness.check`).
+READINESS = "readiness.csv"
+#: Tasks on which a language has to start between chance and ceiling to be worth a study.
+NEEDED = 2
 
 
 class Trace(BaseModel):
@@ -249,12 +254,21 @@ class Base:
                 f"`langmerge base extend --language {language}`."
             )
 
+    def between(self, language: str) -> list[str] | None:
+        """The tasks on which a language starts between chance and ceiling; None if not measured."""
+        path = self.folder / READINESS
+        if not path.is_file():
+            return None
+        table = pd.read_csv(path)
+        its = table[table["language"] == language]
+        return list(its.loc[its["standing"] == "between", "task"]) if len(its) else None
+
     def require_ready(self, language: str) -> None:
         """Raise LangmergeError where an extension did not bring its language above chance."""
         if language not in self.extended.get("ready", []):
             raise LangmergeError(
                 f"{self.folder.name} has met {language}, but English fine-tuning alone does not "
-                f"carry over to it on enough tasks ({self.folder / 'readiness.csv'}): a study "
+                f"carry over to it on enough tasks ({self.folder / READINESS}): a study "
                 "would be one of noise. Give the extension more tokens in "
                 f"{paths.data() / 'base_extension.yaml'} and extend again, or put the language "
                 "into the base's own trace. To study it all the same, name the base in a "

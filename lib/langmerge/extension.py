@@ -84,7 +84,6 @@ def extend(
     standing = readiness.check(base_module.load(out), codes)
     by_language = standing.groupby("language")
     ready = [code for code in codes if readiness.is_ready(by_language.get_group(code))]
-    write_text(out / "readiness.csv", standing.to_csv(index=False))
     base_module.publish(finished, out, parent.recipe, extended | {"ready": ready})
     model_card.write(out, parent.recipe)
     lost = losses(parent, base_module.load(out))

@@ -65,10 +65,14 @@ a study of the language starts from. Chance is {chance}; a task counts as *betwe
 
 
 def write(folder: Path, how: BaseRecipe) -> Path:
-    """Measure the base in a folder and write its card, ``README.md``, there."""
+    """Measure the base in a folder and write its card, ``README.md``, there.
+
+    How each language stands after English fine-tuning is kept beside it, in ``readiness.csv``.
+    """
     base = base_module.load(folder)
     met = how.quotas() | base.extended.get("tokens", {})
     standing = readiness.check(base, list(met))
+    write_text(folder / base_module.READINESS, standing.to_csv(index=False))
     rows = [
         _row(base, code, tokens, standing[standing["language"] == code])
         for code, tokens in met.items()

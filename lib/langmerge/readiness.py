@@ -10,7 +10,7 @@ from __future__ import annotations
 import pandas as pd
 
 from langmerge import experts, profiles, study
-from langmerge.base import Base
+from langmerge.base import NEEDED, Base
 from langmerge.cells import Cell
 from langmerge.evaluate import Suite
 from langmerge.statistics import wilson
@@ -18,8 +18,6 @@ from langmerge.store import Store
 
 PROFILE = "lab"  # whose fine-tuning, items and documents are used
 SEED = 1000  # no run seed of a profile
-#: Tasks on which a language has to start between chance and ceiling.
-NEEDED = 2
 
 
 def check(base: Base, codes: list[str]) -> pd.DataFrame:

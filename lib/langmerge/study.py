@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
 
 from langmerge import base as base_module
 from langmerge import grid, jobs, languages, merging, profiles
@@ -130,6 +132,9 @@ def run(
         languages.load(code)
         for name in plan.bases:
             base_module.meeting(name, code)
+    plan = plan.model_copy(update={"note": " ".join(filter(None, [plan.note, *_warnings(plan)]))})
+    if plan.note and not quiet:
+        Console(stderr=True).print(plan.note)
     models = grid.cells(plan, elections, processes, quiet)
     work = [(cell, suite(plan, cell.language, cell.seed)) for cell in models]
     english = [(cell, english_suite(plan, cell.seed)) for cell in _english_experts(models)]
@@ -145,6 +150,18 @@ def run(
         plan=plan,
         provenance=provenance() | {"base": ", ".join(_hashes(models))},
     )
+
+
+def _warnings(plan: Profile) -> Iterator[str]:
+    """What a reader has to know of languages that hardly start between chance and ceiling."""
+    for name in plan.bases:
+        for code in plan.languages:
+            tasks = base_module.meeting(name, code).between(code)
+            if tasks is not None and len(tasks) < base_module.NEEDED:
+                yield (
+                    f"{code}: English fine-tuning alone is between chance and ceiling on "
+                    f"{' and '.join(tasks) or 'no task'} only: most of its effects are noise."
+                )
 
 
 def suite(plan: Profile, language: str, seed: int, split: str = "test") -> Suite:
