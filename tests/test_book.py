@@ -332,3 +332,20 @@ def test_every_language_has_its_turn():
     codes = checks.shipped_targets()
     assert {checks.in_rotation(codes, turn) for turn in range(len(codes))} == set(codes)
     assert "bod_Tibt" not in codes and "eng_Latn" not in codes and len(codes) >= 9
+
+
+def test_the_first_page_answers_in_a_figure_and_a_sentence_a_finding(monkeypatch, tmp_path):
+    monkeypatch.setattr(reference, "load", lambda: None)
+    found = synthetic.results(items=40)
+    text = book.answer({"tam_Taml": found}, tmp_path)
+    assert (tmp_path / "answer.png").read_bytes().startswith(b"\x89PNG")
+    assert ":alt: Accuracy" in text
+    for number in (1, 2, 3):
+        claim = list(book.HEADLINES.values())[number - 1]
+        verdict = {v.claim: v for v in claims.judge(found, number)}[claim]
+        (line,) = [line for line in text.splitlines() if line.startswith(f"{number}. ")]
+        assert f"{verdict.verdict}.**" in line and claims.effect(verdict) in line
+        assert line.endswith("(Tamil).")
+    many = synthetic.results(languages=("tam_Taml", "ben_Beng", "zzz_0002"), items=20, seeds=(0,))
+    monkeypatch.setattr(reference, "load", lambda: many)
+    assert book.answer({"tam_Taml": found}, tmp_path).count("(3 languages together).") == 3

@@ -31,6 +31,13 @@ from langmerge.provenance import version_of
 EXECUTED = "book/_executed"
 # Its script may not be on the path where the environment is not activated.
 _JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
+#: What the first page says of each finding: its name, and the claim that stands for it.
+HEADLINES = {
+    "Merging against CT-then-SFT": "f1-accuracy",
+    "Saturation": "f2-merge-stops",
+    "A slack variable": "f3-accuracy",
+}
+HEADLINE_METHODS = ("sft", "ct", "ct_then_sft", "average", "ties_mean", "ties_sv")
 _RENDERERS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-mathjax-offline")
 
 
@@ -63,6 +70,7 @@ def build(
     for name, text in data_card.page().items():
         execution.write_atomically(root / EXECUTED / name, text)
     execution.write_atomically(root / EXECUTED / "verdicts.md", verdicts(results))
+    execution.write_atomically(root / EXECUTED / "answer.md", answer(results, root / EXECUTED))
     index = _render(root, toc, output or root, strict, jobs, console)
     console.print(f"The book: [bold]{index}[/bold]", soft_wrap=True)
     return index
@@ -109,6 +117,48 @@ def samples() -> str:
         )
         described = (f"{it.name} (`{code}`)", it.script, it.word_order, *said)
         lines.append(f"| {' | '.join(described)} |")
+    return "\n".join(lines) + "\n"
+
+
+def answer(results: dict[str, Any], folder: Path) -> str:
+    """The first page's answer: one figure, saved into a folder, and a sentence for each finding.
+
+    The figure is of the first language; the sentences are of the reference run where there is
+    one.
+    """
+    from langmerge import claims, languages, plotting, reference
+
+    code, found = next(iter(results.items()))
+    name = languages.load(code).name
+    fig = plotting.accuracy_against_tokens(found, methods=HEADLINE_METHODS)
+    plotting.save(fig, folder / "answer.png")
+    asked, where = reference.load(), "languages together"
+    if asked is None:
+        asked, where = found, name
+    else:
+        where = f"{len(asked.languages)} {where}"
+    said = []
+    for number, (title, claim) in enumerate(HEADLINES.items(), start=1):
+        judged = {verdict.claim: verdict for verdict in claims.judge(asked, number)}
+        verdict = judged[claim]
+        said.append(
+            f"{number}. **{title}: {verdict.verdict}.** {verdict.statement}: "
+            f"{claims.effect(verdict)}, {verdict.interval()} ({where})."
+        )
+    caption = (
+        f"Accuracy on tasks in {name} against tokens of continual pre-training: the usual way, "
+        "merges, and the two models that a merge is made of. Bars are 95 % intervals."
+    )
+    lines = [
+        "```{figure} _executed/answer.png",
+        ":name: fig-answer",
+        f":alt: {plotting.alt(fig)}",
+        "",
+        caption,
+        "```",
+        "",
+        *said,
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -328,7 +378,7 @@ def _site_key(root: Path, toc: dict[str, Any], strict: bool, executed: Sequence[
     pages = [root / "_config.yml", *sorted(root.glob("*.md")), *sorted((root / "book").rglob("*"))]
     pages = [page for page in pages if page.is_file() and (root / EXECUTED) not in page.parents]
     # What is computed beside the notebooks: the tables that pages include.
-    pages += sorted((root / EXECUTED).glob("*.md"))
+    pages += sorted((root / EXECUTED).glob("*.md")) + sorted((root / EXECUTED).glob("*.png"))
     sources = [part for page in pages for part in (str(page), page.read_bytes())]
     versions = [f"{package} {version_of(package)}" for package in _RENDERERS]
     notebooks = [job.cached.name for job in executed]
