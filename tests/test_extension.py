@@ -13,7 +13,7 @@ from langmerge.errors import LangmergeError
 from langmerge.extension import Extension
 
 NEW = "zzz_0002"
-SHORT = Extension(tokens=60_000, learning_rate=1e-3, vocabulary=40, tolerance=0.1)
+SHORT = Extension(tokens=60_000, learning_rate=1e-3, vocabulary=40, tolerance=0.1, exposure=1)
 
 
 @pytest.fixture
@@ -37,6 +37,11 @@ def test_the_new_text_is_the_languages_trace_among_the_mixture(tiny_base, monkey
     assert rows.size == pytest.approx(SHORT.tokens, rel=0.1)
     assert np.array_equal(rows, extension.make_rows(tiny_base, tok, [NEW]))
     assert len(extension.trace(tiny_base, tok, NEW)) == extension.exposure(tiny_base)
+    thrice = SHORT.model_copy(update={"exposure": 3})
+    monkeypatch.setattr(extension, "recipe", lambda: thrice)
+    texts = extension._texts(tiny_base, languages.load(NEW))
+    assert len(set(texts)) == len(texts) == 3 * extension.exposure(tiny_base)
+    monkeypatch.setattr(extension, "recipe", lambda: SHORT)
     # Text of its own: nothing of it is the base's.
     ours = {ids.tobytes() for ids in extension.trace(tiny_base, tok, TINY_LANGUAGES[0])}
     theirs = {row.tobytes() for row in base.make_rows(tiny_base.recipe, tiny_base.tokenizer)}

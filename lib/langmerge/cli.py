@@ -321,7 +321,7 @@ def _print_learnability(language: Any) -> None:
         for it in estimates
     ]
     titles = ("language", "tokens a word", "things told by one token", "actions so")
-    typer.echo(f"\nAt the base's exposure, {estimates[0].documents:,} documents:")
+    typer.echo(f"\nIn {estimates[0].documents:,} documents of its trace:")
     _print_table((*titles, "times each is met", "tokens"), rows)
     if language.code not in (*base.languages, "eng_Latn"):
         share = estimates[0].tokens / extension.recipe().tokens

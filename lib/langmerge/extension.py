@@ -2,8 +2,8 @@
 
 The tokenizer gets tokens for the language behind those that it has, each of which starts as
 the mean of the tokens it is made of. Then the base's training goes on for a short while, on the
-language's trace, as many documents as a shipped language's has, and on a rehearsal of the whole
-mixture, so that the others are not forgotten; how much they lose is measured.
+language's trace, some times as many documents as a shipped language's has, and on a rehearsal of
+the whole mixture, so that the others are not forgotten; how much they lose is measured.
 The result is a base of its own hash, from which both experts are trained anew.
 """
 
@@ -37,7 +37,9 @@ STREAM = 5
 class Extension(BaseModel):
     """The recipe of an extension: ``data/base_extension.yaml``.
 
-    vocabulary: new tokens for each language. tolerance: how much a language that the base had met
+    vocabulary: new tokens for each language. exposure: how many times the documents that the base
+    met of a shipped language it meets of a new one, all of them new; there is less time to learn
+    from them. tolerance: how much a language that the base had met
     may lose, as a share of its bits per byte.
     """
 
@@ -45,6 +47,7 @@ class Extension(BaseModel):
     tokens: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
     vocabulary: int = Field(ge=0)
+    exposure: int = Field(gt=0)
     tolerance: float = Field(ge=0)
 
 
@@ -157,7 +160,8 @@ def trace(parent: Base, tok: PreTrainedTokenizerFast, code: str) -> list[np.ndar
 
 
 def _texts(parent: Base, language: Language) -> list[str]:
-    return list(islice(base_module.spoken(parent.recipe, language, STREAM), exposure(parent)))
+    documents = exposure(parent) * recipe().exposure
+    return list(islice(base_module.spoken(parent.recipe, language, STREAM), documents))
 
 
 def make_rows(parent: Base, tok: PreTrainedTokenizerFast, codes: list[str]) -> np.ndarray:

@@ -201,7 +201,7 @@ def samples(language: Language, constructions: Collection[str] = CONSTRUCTIONS) 
 def learnability(language: Language, base: Base) -> Learnability:
     """How hard a valid language will be for a base, at the exposure of its trace languages.
 
-    A language that the base has not met is tokenized as after its extension.
+    One that the base has not met is tokenized as after its extension, and met as much as there.
     """
     from langmerge import extension
 
@@ -214,6 +214,7 @@ def learnability(language: Language, base: Base) -> Learnability:
         tokenizer = base.tokenizer
     else:
         tokenizer, _ = extension.grown_tokenizer(base, [language])
+        met *= extension.recipe().exposure
     encode = tokenizer.backend_tokenizer.encode_batch
     tokens = sum(len(it.ids) for it in encode(texts, add_special_tokens=False))
     words = sum(len(re.split(_between(language), text)) for text in texts)
