@@ -65,7 +65,7 @@ def diagnose(
     - ``both`` counts entries where both survive trim, ``conflicts`` those of opposite sign,
       ``conflict_rate`` is their ratio.
     - ``kept_*``, ``trimmed_*``, ``outvoted_*`` count entries and add up to n; with prefix
-      ``l1_`` they are sums of |tau|, with ``l2_`` sums of tau squared, which add up to norm
+      ``l1_`` they are sums of abs(tau), with ``l2_`` sums of tau squared, which add up to norm
       squared. A survivor with a weight of 0 has no vote and counts as trimmed.
     - ``discarded_*_share`` is outvoted / (kept + outvoted), by count and by squares.
 
