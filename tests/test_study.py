@@ -494,6 +494,14 @@ def test_a_new_budget_trains_up_to_itself_and_keeps_the_others(results, fits):
     assert ct[1536].sha256 not in {expert.sha256 for expert in before.values()}
 
 
+def test_a_development_language_is_named_before_its_results(tiny_lab):
+    write_profile(tiny_lab.home, "chosen", tuned={"average": {"alpha": 0.3}})
+    found = study.run(language="zzz_0001", profile="chosen", processes=1, quiet=True)
+    assert "zzz_0001 is a development language" in found.plan.note
+    untuned = study.run(language="zzz_0001", profile="tiny", processes=1, quiet=True)
+    assert "development" not in untuned.plan.note
+
+
 def test_a_language_that_starts_at_chance_is_named_before_its_results(tiny_lab, capsys):
     path = tiny_lab.base / base.READINESS
     before = path.read_text()

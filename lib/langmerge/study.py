@@ -153,7 +153,13 @@ def run(
 
 
 def _warnings(plan: Profile) -> Iterator[str]:
-    """What a reader has to know of languages that hardly start between chance and ceiling."""
+    """What a reader has to know of languages that are no fair test."""
+    # The search runs studies of its own.
+    from langmerge import tuning
+
+    for code in sorted(set(plan.languages) & set(tuning.search().languages)):
+        if plan.tuned:
+            yield f"{code} is a development language: the tuned settings were chosen on it."
     for name in plan.bases:
         for code in plan.languages:
             tasks = base_module.meeting(name, code).between(code)
