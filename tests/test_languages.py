@@ -563,6 +563,3 @@ def test_what_is_said_about_a_language_is_no_part_of_its_text(tmp_path):
             "{person} {action} {thing}" if key == "templates" else "town"
         )
         assert languages.read(write(tmp_path, other)).spoken() != plain.spoken()
-    unsaid = mended()
-    unsaid["words"]["persons"]["uncle"] = "nuncle"
-    assert languages.read(write(tmp_path, unsaid)).spoken() == plain.spoken()
