@@ -22,6 +22,8 @@
 # the election discards, layer by layer, as CT grows.
 
 # %%
+import pandas as pd
+import torch
 from IPython.display import HTML, Markdown, display
 
 from langmerge import claims, languages, live, merging, plotting, reference, statistics, study
@@ -193,19 +195,18 @@ plotting.table(statistics.comparison(results, METHODS, ["tuned", "fixed"]), name
 # %% tags=["hide-input"]
 many = reference.load()
 mine = claims.across(results, finding=2)
-if many is None:
-    display(Markdown("There is no reference run of the present base and settings yet."))
-else:
-    across = claims.across(many, finding=2)
-    names = {code: languages.load(code).name for code in many.languages}
-    fig = plotting.effects_by_language(across, names, mine)
-    figure(
-        fig,
-        name="fig-across-2-XXlangXX",
-        caption=f"Effects by language ({len(names)} languages, {len(many.seeds)} run seeds each), "
-        f"and the run of this page ({target.name}).",
-        alt=plotting.alt(fig),
-    )
+across = mine if many is None else claims.across(many, finding=2)
+names = {code: languages.load(code).name for code in across["language"] if code}
+fig = plotting.effects_by_language(across, names, None if many is None else mine)
+figure(
+    fig,
+    name="fig-across-2-XXlangXX",
+    caption="This run alone: there is no reference run of the present base and settings yet."
+    if many is None
+    else f"Effects by language ({len(names)} languages, run seeds: {len(many.seeds)}), and the "
+    f"run of this page ({target.name}).",
+    alt=plotting.alt(fig),
+)
 
 # %% tags=["hide-input"]
 if many is not None:
@@ -237,9 +238,58 @@ Markdown("\n".join(f"- {verdict.sentence()}" for verdict in verdicts))
 # %% [markdown]
 # ## Try it
 #
-# 1. Set `density = 0.2`. How do the three fates of an SFT entry change, and why?
-# 2. In which layers does the election discard most? Is that where CT changes most?
-# 3. Add a budget that is four times the largest. Does the discarded share still grow?
+# The first takes minutes, the last an hour. Each has a solution below it, folded away.
+#
+# **1.** How do the three fates of an SFT entry change when trim keeps a fifth of each vector?
+
+# %% tags=["hide-cell"]
+FATES = ["kept_sft", "trimmed_sft", "outvoted_sft"]
+
+
+def fates(ct_weights, **settings):
+    """The shares of the three fates over all tensors."""
+    found = merging.diagnose(base.weights, ct_weights, sft.weights(), **settings)
+    return found[FATES].sum() / found["n"].sum()
+
+
+kept = {
+    share: fates(first_ct.weights(), density_ct=share, density_sft=share) for share in (0.2, 0.7)
+}
+plotting.table(pd.DataFrame(kept).T.rename_axis("density").reset_index(), name="solution-2-1")
+
+# %% [markdown]
+# **2.** In which layers does the election discard most? Is that where CT changes most?
+
+# %% tags=["hide-cell"]
+merged = results.diagnostics.query("method == 'ties_mean' and setting == 'tuned'")
+by_layer = statistics.whole_model(merged[merged["ct_tokens"] == largest], by=["layer"])
+by_layer = by_layer.groupby("layer")[["discarded_sft_share", "norm_ratio"]].mean().reset_index()
+plotting.table(by_layer, name="solution-2-2")
+
+# %% [markdown]
+# **3.** Is it length that wins elections? Let CT vote with half and with twice its weight.
+
+# %% tags=["hide-cell"]
+weighed = {weight: fates(first_ct.weights(), w_ct=weight) for weight in (0.5, 1.0, 2.0)}
+plotting.table(pd.DataFrame(weighed).T.rename_axis("w_ct").reset_index(), name="solution-2-3")
+
+# %% [markdown]
+# **4.** Or is it chance? Shuffle the CT vector within each tensor, which keeps its length and
+# forgets what CT has learnt. How much less is discarded?
+
+# %% tags=["hide-cell"]
+generator = torch.Generator().manual_seed(0)
+
+
+def shuffled(tensor, start):
+    """The start plus the task vector's entries in random places."""
+    order = torch.randperm(tensor.numel(), generator=generator)
+    return start + (tensor - start).flatten()[order].view_as(tensor)
+
+
+strangers = {name: shuffled(it, base.weights[name]) for name, it in first_ct.weights().items()}
+both = pd.DataFrame({"CT": fates(first_ct.weights()), "shuffled CT": fates(strangers)}).T
+plotting.table(both.rename_axis("vector").reset_index(), name="solution-2-4")
 
 # %% tags=["hide-input"]
 footer(results)
