@@ -360,10 +360,10 @@ def effects_by_language(
     own = [] if mine is None else [code for code in dict.fromkeys(mine["language"]) if code]
     order = [code for code in names if (across["language"] == code).any()]
     places = {code: len(order) + 1.5 - index for index, code in enumerate(order)}
-    columns = min(3, len(panels))
+    columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
-    height = rows * (0.2 * (len(order) + 3) + 1.1)
-    fig, axes = _figure(3.1 * columns + 1.6, height, rows, columns)
+    height = rows * (0.18 * (len(order) + 3) + 0.9)
+    fig, axes = _figure(3.1 * columns + 1.4, height, rows, columns)
     texts = []
     for ax, claim in zip(axes, panels, strict=False):
         its = across[across["claim"] == claim]
