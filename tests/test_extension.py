@@ -120,3 +120,11 @@ def test_a_base_that_is_not_there_is_named(tiny_lab):
 def test_standing(low, high, standing):
     row = next(pd.DataFrame([{"low": low, "high": high, "chance": 0.25}]).itertuples())
     assert readiness._standing(row, ceiling=0.95) == standing
+
+
+def test_unfinished_training_of_another_recipe_or_text_is_not_gone_on_from(tiny_base, monkeypatch):
+    monkeypatch.setattr(extension, "recipe", lambda: SHORT)
+    before = extension._digest(tiny_base, [NEW])
+    assert extension._digest(tiny_base, ["zzz_0004"]) != before
+    monkeypatch.setattr(extension, "recipe", lambda: SHORT.model_copy(update={"exposure": 2}))
+    assert extension._digest(tiny_base, [NEW]) != before

@@ -10,6 +10,7 @@ The result is a base of its own hash, from which both experts are trained anew.
 from __future__ import annotations
 
 import copy
+import hashlib
 import shutil
 import statistics
 from collections.abc import Callable
@@ -74,7 +75,7 @@ def extend(
     parent = base_module.load(base_module.folder_of(name))
     _check(parent, codes)
     new = f"{name}+{'+'.join(codes)}"
-    work = paths.home() / "base" / f"{new}-{parent.hash}"
+    work = paths.home() / "base" / f"{new}-{_digest(parent, codes)}"
     work.mkdir(parents=True, exist_ok=True)
     finished = work / "finished"
     if not finished.exists():
@@ -93,6 +94,13 @@ def extend(
     write_text(out / "losses.csv", lost.to_csv(index=False))
     shutil.rmtree(work)
     return out, standing, lost
+
+
+def _digest(parent: Base, codes: list[str]) -> str:
+    """Names the unfinished training state: another recipe or text must not go on from it."""
+    parts = [parent.hash, recipe().model_dump_json()]
+    parts += [languages.load(code).spoken() for code in codes]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def losses(parent: Base, extended: Base) -> pd.DataFrame:
