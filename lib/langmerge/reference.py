@@ -82,9 +82,12 @@ class Slice:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
     def told(self) -> dict[str, object]:
-        """What its provenance says; empty where it was not computed."""
-        path = self.folder / "provenance.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        """What its provenance says; empty where it was not computed, or is not readable."""
+        try:
+            told = json.loads((self.folder / "provenance.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return told if isinstance(told, dict) else {}
 
     def is_done(self, plan: Profile) -> bool:
         """Whether it is there, with the settings, texts and base that there are now."""
