@@ -150,6 +150,16 @@ def test_an_agreeing_word_is_said_with_a_loan_and_as_a_loan():
     assert swahili.switched(said, english, {"property"}) == "kibanda ni big."
 
 
+def test_a_loan_stands_apart_in_a_language_without_spaces_between_words():
+    """Or it would be cut into other tokens than in its own language."""
+    tibetan, english = (Realizer(languages.load(code)) for code in ("bod_Tibt", "eng_Latn"))
+    said = Proposition.of("act", person="mother", thing="rice", action="eat")
+    assert tibetan(said) == "ཨ་མས་འབྲས་ཟ།"
+    assert tibetan.switched(said, english, {"thing", "action"}) == "ཨ་མས་ rice་ eats།"
+    assert tibetan.switched(said, english, {"person"}) == "mother་འབྲས་ཟ།"
+    assert english.switched(said, tibetan, {"thing"}) == "the mother eats the འབྲས."
+
+
 @pytest.mark.parametrize("spoilt", ["a class of no form", "a word without a class"])
 def test_agreement_with_a_class_that_no_form_has_names_the_word(tmp_path, spoilt):
     content = yaml.safe_load(raw("swh_Latn"))
