@@ -33,6 +33,8 @@ from langmerge.languages import Language
 
 # The base itself is made of streams 1 and 2.
 STREAM = 5
+#: Steps between two saves: a killed extension loses half a minute of work.
+SAVE_STEPS = 100
 
 
 class Extension(BaseModel):
@@ -215,7 +217,8 @@ def _train(
     )
     report = (lambda step: progress(step, steps)) if progress else None
     net = _grown_model(parent, pieces).train()
-    train.fit(net, train.Rows(rows), settings, progress=report, resume_folder=work)
+    data = train.Rows(rows)
+    train.fit(net, data, settings, progress=report, resume_folder=work, save_steps=SAVE_STEPS)
     trained = work / "trained"
     tok.save_pretrained(trained)
     net.save_pretrained(trained)
