@@ -78,6 +78,8 @@ def test_fertility_counts_tokens_a_word_without_the_document_token():
     assert tokenizer.fertility(tok, [one]) == 1
     assert tokenizer.fertility(tok, ["த"]) == 3
     assert tokenizer.fertility(tok, [one, "த"]) == (1 + 3) / 2
+    syllables = "ཨ་མས་འབྲས་ཟ།"
+    assert tokenizer.fertility(tok, [syllables], "་") == len(syllables.encode()) / 4
 
 
 @pytest.mark.parametrize("code", SHIPPED)

@@ -143,10 +143,16 @@ def pack(documents: list[np.ndarray], length: int) -> np.ndarray:
     return flat[: rows * length].reshape(rows, length)
 
 
-def fertility(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> float:
-    """Tokens per orthographic word (tokens divided by the number of space-separated words)."""
+def fertility(
+    tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], separator: str = " "
+) -> float:
+    """Tokens per orthographic word: tokens divided by the number of words between spaces.
+
+    separator: what stands between words where that is no space; in Tibetan, whose tsheg stands
+        between syllables, it is syllables that are counted.
+    """
     texts = list(texts)
-    words = sum(len(text.split()) for text in texts)
+    words = sum(len(text.replace(separator, " ").split()) for text in texts)
     tokens = sum(
         len(encoding.ids) - 1 for encoding in tokenizer.backend_tokenizer.encode_batch(texts)
     )
