@@ -247,6 +247,27 @@ def test_control_languages_coincide_by_chance_at_most():
             assert len(one & other) <= 0.02 * min(len(one), len(other))
 
 
+def test_no_form_means_the_same_in_two_of_the_control_languages_that_the_base_has_met():
+    """The book says how many are shared at all."""
+    said = [
+        {
+            form: concept
+            for role in ROLE.values()
+            for concept, forms in words_of(languages.load(f"zzz_{number:04d}"), role).items()
+            for form in forms
+        }
+        for number in range(12)
+    ]
+    shared = [
+        (one[form], other[form])
+        for i, one in enumerate(said)
+        for other in said[:i]
+        for form in one.keys() & other.keys()
+    ]
+    assert len(shared) == 1
+    assert all(here != there for here, there in shared)
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 9999))
 def test_every_control_language_passes_the_check_of_files(number):
