@@ -267,9 +267,10 @@ class Base:
         """Raise LangmergeError where an extension did not bring its language above chance."""
         if language not in self.extended.get("ready", []):
             raise LangmergeError(
-                f"{self.folder.name} has met {language}, but English fine-tuning alone does not "
-                f"carry over to it on enough tasks ({self.folder / READINESS}): a study "
-                "would be one of noise. Give the extension more tokens in "
+                f"{self.folder.name} has met {language}, but English fine-tuning alone is between "
+                f"chance and the ceiling there on fewer than {NEEDED} tasks "
+                f"({self.folder / READINESS}): a study would be one of noise, or have nothing to "
+                "gain. Where it is at chance, give the extension more tokens in "
                 f"{paths.data() / 'base_extension.yaml'} and extend again, or put the language "
                 "into the base's own trace. To study it all the same, name the base in a "
                 f"profile: `bases: [{self.folder.name}]`."

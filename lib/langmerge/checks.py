@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from langmerge import base, book, languages, paths
+from langmerge import base, book, paths
 from langmerge.errors import LangmergeError
 from langmerge.provenance import provenance
 
@@ -71,7 +71,29 @@ def in_rotation(codes: Sequence[str], turn: int) -> str:
 
 def shipped_targets() -> list[str]:
     """The shipped languages that the shipped base has met."""
-    return [code for code in base.load().languages if code in languages.codes()]
+    return [code for code in base.load().languages if code in _shipped()]
+
+
+def runnable() -> tuple[list[str], dict[str, str]]:
+    """The shipped languages that can be run here, and what keeps each other one from it.
+
+    One that the base has not met can be run after `langmerge base extend`, if that made it ready.
+    """
+    codes, reasons = [], {}
+    for code in _shipped():
+        try:
+            base.meeting("base", code)
+        except LangmergeError as error:
+            reasons[code] = str(error)
+        else:
+            codes.append(code)
+    return codes, reasons
+
+
+def _shipped() -> list[str]:
+    """The shipped languages that can be a study's target."""
+    files = (paths.data() / "languages").glob("*.yaml")
+    return sorted({path.stem for path in files} - {"eng_Latn"})
 
 
 def _smoke_book() -> bool:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import builtins
 import re
+import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -152,6 +153,14 @@ class Language(BaseModel):
     def agreeing(self, role: str, concept: str, controller: str, other: str) -> str:
         """A concept's word in the form that agrees with another word of the sentence."""
         return self.form(role, concept, self.form(controller, other, CLASS))
+
+    def letters(self) -> set[str]:
+        """The letters and the marks on them that its words and templates are written with."""
+        texts = [SLOT.sub("", template) for template in self.templates.values()]
+        for words in self.words.values():
+            for word in words.values():
+                texts += [word] if isinstance(word, str) else word.values()
+        return {it for it in "".join(texts) if unicodedata.category(it)[0] in "LM"}
 
     @property
     def is_control(self) -> bool:

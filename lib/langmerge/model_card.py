@@ -121,10 +121,11 @@ def _concepts() -> int:
 def measure(base: Base, code: str) -> dict[str, float]:
     """Fertility, and the base's bits per byte of running text (``text``), in a language."""
     texts = held_out_text(Suite(code, "dev", SEED, 1, FERTILITY_DOCUMENTS))
+    separator = languages.load(code).word_separator
     asked = Suite(code, "dev", SEED, 1, TEXTS)
     scores = Evaluator(base.architecture, base.tokenizer, asked)(base.weights).scores
     return {
-        "fertility": tokenizer.fertility(base.tokenizer, texts),
+        "fertility": tokenizer.fertility(base.tokenizer, texts, separator),
         "text": float(scores.set_index("task").loc[TEXT_TASK, "value"]),
     }
 
