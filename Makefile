@@ -7,10 +7,10 @@ BIN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 ARGS ?=
 
-.PHONY: book test base tune reference bench languages clean
+.PHONY: book test base tune reference verify-reference bench languages clean
 .DELETE_ON_ERROR:
 
-book test base tune reference bench: $(INSTALLED)
+book test base tune reference verify-reference bench: $(INSTALLED)
 	@$(BIN) -m langmerge $@ $(ARGS)
 
 # Every shipped language through the notebooks, as small as they go (make test takes one in turn).

@@ -100,6 +100,10 @@ def reference(
     processes: Annotated[
         int | None, typer.Option(min=1, help="Processes. [default: one per core]")
     ] = None,
+    seal: Annotated[
+        bool,
+        typer.Option("--seal", help="Only write hashes into slices from before these were kept."),
+    ] = False,
 ) -> None:
     """Run many languages for the pooled verdicts, slice by slice; kept under data/results.
 
@@ -107,12 +111,22 @@ def reference(
     """
     from langmerge import reference as runs
 
+    if seal:
+        typer.echo(f"{len(runs.seal(profile))} slices sealed.")
+        return
     if plan:
         found = runs.plan(profile)
         _print_table(
-            ("base", "seed", "language", "there", "minutes"),
+            ("base", "seed", "language", "there", "minutes", "what is another now"),
             (
-                (r.base, r.seed, r.language, _yes(r.done), _minutes(r.seconds, r.measured))
+                (
+                    r.base,
+                    r.seed,
+                    r.language,
+                    _yes(r.done),
+                    _minutes(r.seconds, r.measured),
+                    r.differs,
+                )
                 for r in found.itertuples()
             ),
         )
@@ -549,6 +563,83 @@ def pair() -> None:
 
     for source in sorted(paths.notebooks().glob("*.py")):
         typer.echo(execution.pair(source))
+
+
+@app.command(
+    name="verify-reference",
+    epilog=_examples("verify-reference --plan", "verify-reference", "verify-reference --limit 1"),
+)
+def verify_reference(
+    share: Annotated[float, typer.Option(help="The part of the models to compute anew.")] = 0.1,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Slices to draw from. [default: as many as it takes]")
+    ] = None,
+    draw: Annotated[int, typer.Option(min=0, help="Another number draws other models.")] = 0,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only check the files, and say what.")
+    ] = False,
+    profile: Annotated[str, typer.Option("--profile", "-p")] = "reference",
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes. [default: one per core]")
+    ] = None,
+) -> None:
+    """Compute a random tenth of the committed results anew, and compare.
+
+    Exit code 1 where they differ, 2 where the committed files are not what they say.
+    """
+    from langmerge import profiles, verify
+
+    if plan:
+        how = profiles.load(profile)
+        blocks = verify.draw(verify.check(profile), how, share, draw, limit)
+        took = [verify.seconds(block, how) for block in blocks]
+        _print_table(
+            ("base", "seed", "language", "CT tokens", "minutes"),
+            (
+                (one.base, one.seed, one.language, _tokens(block.budgets), _minutes(time, False))
+                for block, one, time in zip(blocks, (b.slice for b in blocks), took, strict=True)
+            ),
+        )
+        typer.echo(f"All files are whole. To compute: about {sum(took) / 60:,.0f} minutes.")
+        return
+    found = verify.verify(profile, share, draw, limit, processes)
+    _print_verified(found)
+    if not found.holds:
+        raise typer.Exit(1)
+
+
+def _tokens(budgets: Any) -> str:
+    return ", ".join(f"{budget:,}" for budget in budgets)
+
+
+def _print_verified(found: Any) -> None:
+    """What came out again, what did not, and what was asked for."""
+    from langmerge import verify
+
+    titles = ("base", "seed", "language", "CT tokens", "models", "numbers", "identical")
+    _print_table(
+        (*titles, "accuracy off by", "bits per byte off by", "holds"),
+        (
+            (
+                *(r.base, r.seed, r.language, f"{r.ct_tokens:,}", r.models, r.numbers, r.same),
+                *(f"{r.accuracy:.3f}", f"{r.bits:.2%}", _yes(r.holds)),
+            )
+            for r in found.blocks.itertuples()
+        ),
+    )
+    if found.elsewhere:
+        accuracy, bits = verify.TOLERANCE["accuracy"], verify.TOLERANCE["bits_per_byte"]
+        typer.echo(
+            f"Not the same here: {'; '.join(found.elsewhere)}.\nSo numbers may differ: accuracy by "
+            f"{accuracy:g}, bits per byte by {bits:.0%}."
+        )
+    else:
+        typer.echo("Versions and processor are the same: every number has to be identical.")
+    if not found.holds:
+        columns = ["language", "seed", "ct_tokens", "method", "setting", "slack", "task"]
+        rows = found.differing[[*columns, "value", "found"]].itertuples(index=False)
+        _print_table((*columns, "committed", "found"), (map(_brief, row) for row in rows))
+        typer.echo(f"{len(found.differing)} numbers differ by more than that.")
 
 
 def parse_seeds(text: str | None) -> list[int] | None:
