@@ -40,6 +40,13 @@ Languages = Annotated[
 Seeds = Annotated[
     str | None, typer.Option("--seeds", "-s", help="Run seeds, such as 0,1,2. [default: profile's]")
 ]
+Processes = Annotated[
+    int | None, typer.Option("--processes", min=1, help="Processes. [default: one per core]")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option("--scheduler", help="A Dask scheduler, tcp://host:port, whose workers compute."),
+]
 
 
 def _examples(*lines: str) -> str:
@@ -58,15 +65,15 @@ def run(
     language: Languages = None,
     profile: Profile = "lab",
     seeds: Seeds = None,
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes. [default: one per core]")
-    ] = None,
+    processes: Processes = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Run the study: compute what the store lacks, and print the scores.
 
     Without a language, those of the profile are run.
     """
     chosen = parse_seeds(seeds)
+    _use_scheduler(scheduler, processes)
     from langmerge import study
 
     _print_scores(study.run(language=language, profile=profile, seeds=chosen, processes=processes))
@@ -97,9 +104,8 @@ def reference(
         int | None, typer.Option(min=1, help="Languages to compute now. [default: all]")
     ] = None,
     profile: Annotated[str, typer.Option("--profile", "-p")] = "reference",
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes. [default: one per core]")
-    ] = None,
+    processes: Processes = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Run many languages for the pooled verdicts, slice by slice; kept under data/results.
 
@@ -120,8 +126,21 @@ def reference(
         told = f"about {left:,.0f} minutes" if left > 0 else "no time is measured yet"
         typer.echo(f"To do: {(~found['done']).sum()} of {len(found)} slices ({told}).")
         return
+    _use_scheduler(scheduler, processes)
     done = runs.run(profile, processes=processes, limit=limit)
     typer.echo(f"{len(done)} slices computed, {len(runs.plan(profile).query('~done'))} to go.")
+
+
+def _use_scheduler(scheduler: str | None, processes: int | None = None) -> None:
+    """Send the jobs to a scheduler, the environment's where none is given, if there is one."""
+    if scheduler is not None and processes is not None:
+        raise LangmergeError(
+            "--scheduler sends the jobs to its workers and --processes keeps them here: give one"
+        )
+    if processes is None:
+        from langmerge import cluster
+
+        cluster.use(scheduler)
 
 
 def _minutes(seconds: float, measured: bool) -> str:
@@ -131,8 +150,9 @@ def _minutes(seconds: float, measured: bool) -> str:
 
 
 @app.command(epilog=_examples("tune", "tune --profile lab"))
-def tune(profile: Profile = "lab") -> None:
+def tune(profile: Profile = "lab", scheduler: Scheduler = None) -> None:
     """Choose all methods' settings anew, on the development languages alone."""
+    _use_scheduler(scheduler)
     from langmerge import paths, tuning
 
     chosen = tuning.tune(profile=profile)
