@@ -568,6 +568,77 @@ def pair() -> None:
         typer.echo(execution.pair(source))
 
 
+@app.command(epilog=_examples("doctor", "doctor --json"))
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
+) -> None:
+    """Check whether this machine is ready: each finding with its mend. Exit code 1 if it is not.
+
+    Where langmerge is not installed yet: `python lib/langmerge/doctor.py` in a clone.
+    """
+    from langmerge import doctor as preflight
+
+    found = preflight.run()
+    typer.echo(preflight.as_json(found) if as_json else preflight.report(found))
+    raise typer.Exit(preflight.exit_code(found))
+
+
+@app.command(
+    epilog=_examples(
+        "kit --language ben_Beng", "kit --seeds 0 --out kit.zip", "kit --use kit-tam_Taml-lab.zip"
+    )
+)
+def kit(
+    language: Annotated[str, typer.Option("--language", "-l")] = "tam_Taml",
+    profile: Profile = "lab",
+    seeds: Seeds = None,
+    out: Annotated[Path | None, typer.Option(help="The file. [default: in build/kits]")] = None,
+    use: Annotated[
+        Path | None, typer.Option("--use", help="Unpack a kit, once its hashes are right.")
+    ] = None,
+    sha256: Annotated[
+        str | None, typer.Option("--sha256", help="With --use: the hash that it should have.")
+    ] = None,
+) -> None:
+    """Put all that a study of one language trained into one file, so that a class trains nothing.
+
+    What is missing of the study is computed first.
+    """
+    chosen = parse_seeds(seeds)
+    from langmerge import kit as kits
+
+    made = kits.use(use, sha256) if use else kits.build(language, profile, chosen, out)
+    its = made.manifest
+    typer.echo(
+        f"{made.path}: {made.size / 1e6:,.1f} MB, {made.experts} models and {made.results} results "
+        f"of {its.language}, profile {its.profile}, seeds {', '.join(map(str, its.seeds))}"
+    )
+    typer.echo(f"sha256 {made.digest}")
+    if use:
+        typer.echo("It is in the store: notebooks with this language and profile train nothing.")
+
+
+@app.command(
+    epilog=_examples("publish-check", "publish-check --address https://someone.github.io/book/")
+)
+def publish_check(
+    address: Annotated[str, typer.Option(help="Where the site will be.")] = (
+        "http://localhost/langmerge/"
+    ),
+) -> None:
+    """Make the built book ready for a web server, in _build/publish, and check it there.
+
+    Icon, sitemap, links, anchors; served on this machine under a sub-path. Exit code 2 where
+    something is wrong.
+    """
+    from langmerge import publishing
+
+    site = publishing.prepare(address)
+    if found := publishing.problems(site, address):
+        raise LangmergeError("The site cannot be published:\n" + "\n".join(found))
+    typer.echo(f"{site}: {len(publishing.pages(site))} pages, ready for {address}")
+
+
 def parse_seeds(text: str | None) -> list[int] | None:
     """Seeds from ``0,1,2`` or ``0 1 2``; None stays None (the profile's own seeds).
 
