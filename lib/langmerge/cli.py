@@ -40,6 +40,13 @@ Languages = Annotated[
 Seeds = Annotated[
     str | None, typer.Option("--seeds", "-s", help="Run seeds, such as 0,1,2. [default: profile's]")
 ]
+Processes = Annotated[
+    int | None, typer.Option("--processes", min=1, help="Processes. [default: one per core]")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option("--scheduler", help="A Dask scheduler, tcp://host:port, whose workers compute."),
+]
 
 
 def _examples(*lines: str) -> str:
@@ -58,15 +65,15 @@ def run(
     language: Languages = None,
     profile: Profile = "lab",
     seeds: Seeds = None,
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes. [default: one per core]")
-    ] = None,
+    processes: Processes = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Run the study: compute what the store lacks, and print the scores.
 
     Without a language, those of the profile are run.
     """
     chosen = parse_seeds(seeds)
+    _use_scheduler(scheduler, processes)
     from langmerge import study
 
     _print_scores(study.run(language=language, profile=profile, seeds=chosen, processes=processes))
@@ -97,13 +104,12 @@ def reference(
         int | None, typer.Option(min=1, help="Languages to compute now. [default: all]")
     ] = None,
     profile: Annotated[str, typer.Option("--profile", "-p")] = "reference",
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes. [default: one per core]")
-    ] = None,
     seal: Annotated[
         bool,
         typer.Option("--seal", help="Only write hashes into slices from before these were kept."),
     ] = False,
+    processes: Processes = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Run many languages for the pooled verdicts, slice by slice; kept under data/results.
 
@@ -134,8 +140,21 @@ def reference(
         told = f"about {left:,.0f} minutes" if left > 0 else "no time is measured yet"
         typer.echo(f"To do: {(~found['done']).sum()} of {len(found)} slices ({told}).")
         return
+    _use_scheduler(scheduler, processes)
     done = runs.run(profile, processes=processes, limit=limit)
     typer.echo(f"{len(done)} slices computed, {len(runs.plan(profile).query('~done'))} to go.")
+
+
+def _use_scheduler(scheduler: str | None, processes: int | None = None) -> None:
+    """Send the jobs to a scheduler, the environment's where none is given, if there is one."""
+    if scheduler is not None and processes is not None:
+        raise LangmergeError(
+            "--scheduler sends the jobs to its workers and --processes keeps them here: give one"
+        )
+    if processes is None:
+        from langmerge import cluster
+
+        cluster.use(scheduler)
 
 
 def _minutes(seconds: float, measured: bool) -> str:
@@ -145,8 +164,9 @@ def _minutes(seconds: float, measured: bool) -> str:
 
 
 @app.command(epilog=_examples("tune", "tune --profile lab"))
-def tune(profile: Profile = "lab") -> None:
+def tune(profile: Profile = "lab", scheduler: Scheduler = None) -> None:
     """Choose all methods' settings anew, on the development languages alone."""
+    _use_scheduler(scheduler)
     from langmerge import paths, tuning
 
     chosen = tuning.tune(profile=profile)
@@ -640,6 +660,77 @@ def _print_verified(found: Any) -> None:
         rows = found.differing[[*columns, "value", "found"]].itertuples(index=False)
         _print_table((*columns, "committed", "found"), (map(_brief, row) for row in rows))
         typer.echo(f"{len(found.differing)} numbers differ by more than that.")
+
+
+@app.command(epilog=_examples("doctor", "doctor --json"))
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
+) -> None:
+    """Check whether this machine is ready: each finding with its mend. Exit code 1 if it is not.
+
+    Where langmerge is not installed yet: `python lib/langmerge/doctor.py` in a clone.
+    """
+    from langmerge import doctor as preflight
+
+    found = preflight.run()
+    typer.echo(preflight.as_json(found) if as_json else preflight.report(found))
+    raise typer.Exit(preflight.exit_code(found))
+
+
+@app.command(
+    epilog=_examples(
+        "kit --language ben_Beng", "kit --seeds 0 --out kit.zip", "kit --use kit-tam_Taml-lab.zip"
+    )
+)
+def kit(
+    language: Annotated[str, typer.Option("--language", "-l")] = "tam_Taml",
+    profile: Profile = "lab",
+    seeds: Seeds = None,
+    out: Annotated[Path | None, typer.Option(help="The file. [default: in build/kits]")] = None,
+    use: Annotated[
+        Path | None, typer.Option("--use", help="Unpack a kit, once its hashes are right.")
+    ] = None,
+    sha256: Annotated[
+        str | None, typer.Option("--sha256", help="With --use: the hash that it should have.")
+    ] = None,
+) -> None:
+    """Put all that a study of one language trained into one file, so that a class trains nothing.
+
+    What is missing of the study is computed first.
+    """
+    chosen = parse_seeds(seeds)
+    from langmerge import kit as kits
+
+    made = kits.use(use, sha256) if use else kits.build(language, profile, chosen, out)
+    its = made.manifest
+    typer.echo(
+        f"{made.path}: {made.size / 1e6:,.1f} MB, {made.experts} models and {made.results} results "
+        f"of {its.language}, profile {its.profile}, seeds {', '.join(map(str, its.seeds))}"
+    )
+    typer.echo(f"sha256 {made.digest}")
+    if use:
+        typer.echo("It is in the store: notebooks with this language and profile train nothing.")
+
+
+@app.command(
+    epilog=_examples("publish-check", "publish-check --address https://someone.github.io/book/")
+)
+def publish_check(
+    address: Annotated[str, typer.Option(help="Where the site will be.")] = (
+        "http://localhost/langmerge/"
+    ),
+) -> None:
+    """Make the built book ready for a web server, in _build/publish, and check it there.
+
+    Icon, sitemap, links, anchors; served on this machine under a sub-path. Exit code 2 where
+    something is wrong.
+    """
+    from langmerge import publishing
+
+    site = publishing.prepare(address)
+    if found := publishing.problems(site, address):
+        raise LangmergeError("The site cannot be published:\n" + "\n".join(found))
+    typer.echo(f"{site}: {len(publishing.pages(site))} pages, ready for {address}")
 
 
 def parse_seeds(text: str | None) -> list[int] | None:

@@ -21,14 +21,14 @@ import numpy as np
 import pandas as pd
 
 from langmerge import base as base_module
-from langmerge import experts, paths, profiles, store, study
+from langmerge import cluster, experts, paths, profiles, store, study
 from langmerge.errors import LangmergeError
 from langmerge.files import sha256, write_text
 from langmerge.profiles import Profile
 from langmerge.study import Results
 
 PROFILE = "reference"
-#: Languages that are computed together: their long jobs share the cores.
+#: Languages that are computed together here: their long jobs share the cores.
 TOGETHER = 4
 #: A margin is kept as a whole number of these, in nats, between -127 and 127 of them.
 MARGIN_STEP = 1 / 16
@@ -190,8 +190,9 @@ def run(
     for one in missing:
         blocks.setdefault((one.base, one.seed), []).append(one)
     for (base, seed), block in blocks.items():
-        for start in range(0, len(block), TOGETHER):
-            some = block[start : start + TOGETHER]
+        together = TOGETHER if processes or not cluster.address() else len(block)
+        for start in range(0, len(block), together):
+            some = block[start : start + together]
             started = time.monotonic()
             results = study.run(
                 language=[one.language for one in some],
