@@ -7,11 +7,15 @@ BIN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 ARGS ?=
 
-.PHONY: book test base tune reference bench languages clean
+.PHONY: book test base tune reference reference-full bench languages clean
 .DELETE_ON_ERROR:
 
 book test base tune reference bench: $(INSTALLED)
 	@$(BIN) -m langmerge $@ $(ARGS)
+
+# Another night: three languages with every family of further models (data/profiles).
+reference-full: $(INSTALLED)
+	@$(BIN) -m langmerge reference --profile reference-full $(ARGS)
 
 # Every shipped language through the notebooks, as small as they go (make test takes one in turn).
 languages: $(INSTALLED)
