@@ -10,7 +10,7 @@ ADDRESS ?= http://localhost/langmerge/
 
 COMMANDS := book test base tune reference verify-reference bench kit
 
-.PHONY: $(COMMANDS) languages publish-check doctor clean
+.PHONY: $(COMMANDS) reference-full languages publish-check doctor clean
 .DELETE_ON_ERROR:
 
 $(COMMANDS): $(INSTALLED)
@@ -23,6 +23,10 @@ publish-check: book
 # Before and after installing: it needs nothing but Python.
 doctor:
 	@"$$(test -x $(BIN) && echo $(BIN) || echo "$(PYTHON)")" lib/langmerge/doctor.py $(ARGS)
+
+# Another night: three languages with every family of further models (data/profiles).
+reference-full: $(INSTALLED)
+	@$(BIN) -m langmerge reference --profile reference-full $(ARGS)
 
 # Every shipped language through the notebooks, as small as they go (make test takes one in turn).
 languages: $(INSTALLED)

@@ -52,6 +52,7 @@ TINY_PROFILE = {
     },
     "finetuning": {"learning_rate": 1e-3, "steps": 3, "batch": 4},
     "tuned": {},
+    "families": [],
 }
 
 

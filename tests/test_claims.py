@@ -285,8 +285,66 @@ def test_two_slacks_under_one_setting_are_ambiguous(stated):
 
 
 def test_unknown_finding_names_the_known(run, stated):
-    with pytest.raises(LangmergeError, match=r"\[1, 2, 3\]"):
+    with pytest.raises(LangmergeError, match=r"\[1, 2, 3, 4, 5, 6\]"):
         claims.judge(run, 7, stated)
+
+
+def test_a_claim_whose_models_are_not_in_the_run_is_not_tested_and_nothing_else(run, stated):
+    with pytest.raises(claims.MissingResults, match="f4-widen"):
+        claims.judge(run, 4, stated)
+    found = by_id(claims.judge(run, 4, stated, missing_ok=True))
+    tested = {name for name, verdict in found.items() if verdict.verdict != "not tested"}
+    assert tested == {"f4-no-election", "f4-no-election-language"}
+    lacking = found["f4-widen"]
+    assert "not tested in the lab" in lacking.sentence() and "nan" not in lacking.sentence()
+    table = claims.table(list(found.values()))
+    assert (
+        table.loc["f4-widen", "in the lab"] == "not tested" and not table.loc["f4-widen", "effect"]
+    )
+    # Holm counts what is not tested: a run that lacks models gets no easier a test.
+    raw = [verdict.p for verdict in found.values()]
+    assert found["f4-no-election"].p_holm == pytest.approx(statistics.holm(raw)[2])
+
+
+def test_all_of_a_finding_is_untested_where_there_is_no_run(stated):
+    (one, *_) = [claims.untested(None, claim) for claim in stated if claim.finding == 5]
+    assert one.verdict == "not tested" and "no run" in one.sentence()
+
+
+# --- equivalence ---------------------------------------------------------------------------
+
+EQUAL = {"test": "equivalence", "side": "either", "margin": 0.03, "smallest_effect": None}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(-0.01, 0.012, "holds"), (-0.05, 0.05, "inconclusive"), (-0.02, 0.06, "inconclusive"),
+     (0.04, 0.08, "fails"), (-0.09, -0.04, "fails")],
+)  # fmt: skip
+def test_equivalence_holds_between_the_margins_and_fails_beyond_either(low, high, word):
+    stated = claims.Claim.model_validate(claim(**EQUAL))
+    found = effect(low, high)
+    p = claims.p_value(stated, found)
+    assert p == pytest.approx(statistics.tost(found, 0.03))
+    assert claims.decide(stated, found, p) == word
+
+
+@pytest.mark.parametrize("changed", [{"side": "greater"}, {"margin": None}])
+def test_an_equivalence_has_no_side_and_a_margin(tmp_path, changed):
+    with pytest.raises(LangmergeError, match="f9-made-up"):
+        claims.load(written(tmp_path, claim(**EQUAL | changed)))
+
+
+def test_random_draws_are_averaged_item_by_item(stated):
+    run = synthetic.results(items=20)
+    plain = run.items["method"].eq("ties_mean")
+    worse = run.items[plain].assign(method="random_drop", correct=False, setting="draw 0")
+    same = run.items[plain].assign(method="random_drop", setting="draw 1")
+    run.items = pd.concat([run.items, worse, same])
+    which = next(one for one in stated if one.id == "f5-which")
+    measured = claims.measure(run, which).estimate
+    late = run.items[plain & run.items["ct_tokens"].eq(max(run.budgets))]
+    assert measured == pytest.approx(-late.groupby(["seed", "task"])["correct"].mean().mean() / 2)
 
 
 def test_sentence_gives_the_numbers_of_the_run(run, stated):

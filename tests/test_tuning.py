@@ -1,5 +1,7 @@
 """Tuning: equal trials for all, the best kept, nothing of a reported language looked at."""
 
+import math
+
 import pandas as pd
 import pytest
 import yaml
@@ -77,8 +79,21 @@ def test_too_few_combinations_are_told():
 def test_the_shipped_search_gives_every_method_of_the_lab_equal_trials():
     what, plan = tuning.search(), profiles.load("lab")
     assert what.methods.keys() == plan.default.keys()
-    numbers = {len(trials(what, method, plan.default[method])) for method in what.methods}
-    assert numbers == {what.trials}
+    numbers = {m: len(trials(what, m, plan.default[m])) for m in what.methods}
+    trained = {number for method, number in numbers.items() if method in what.fewer}
+    assert set(what.fewer) == set(profiles.BASELINES) and len(trained) == 1
+    assert {n for method, n in numbers.items() if method not in what.fewer} == {what.trials}
+
+
+def test_every_method_of_the_lab_is_tuned_over_all_combinations_of_its_lists():
+    what, plan = tuning.search(), profiles.load("lab")
+    for method, lists in what.methods.items():
+        drawn = trials(what, method, plan.default[method])
+        assert len(drawn) == math.prod(map(len, lists.values())), method
+
+
+def test_the_shipped_search_gives_no_reported_language_a_say():
+    what, plan = tuning.search(), profiles.load("lab")
     assert not set(what.languages) & set(plan.languages)
     assert not set(what.seeds) & set(plan.seeds)
 
@@ -196,6 +211,26 @@ def test_accuracy_is_the_mean_over_tasks_languages_and_budgets(tuned, monkeypatc
     mean = rows[rows["task"] != "text"]["value"].mean()
     first = tried[(tried["method"] == "average") & (tried["trial"] == 0)]["accuracy"].iloc[0]
     assert first == pytest.approx(mean)
+
+
+def test_tuning_one_method_more_leaves_the_others_as_they_are(tuned, tiny_lab, monkeypatch):
+    path, _, chosen, _ = tuned
+    other = path.with_name("again.yaml")
+    frozen = {name: values for name, values in chosen.items() if name != "average"}
+    frozen["ties_mean"] = {"density_ct": 0.123}  # nothing that a search would find
+    above = path.read_text(encoding="utf-8").split(MARK)[0]
+    other.write_text(above + MARK + yaml.safe_dump({"tuned": frozen}), encoding="utf-8")
+    before = path.with_suffix(".trials.csv").read_text()
+    other.with_suffix(".trials.csv").write_text(before)
+    monkeypatch.setattr(tuning, "search", lambda: WHAT)
+    found = tuning.tune("again", processes=1, quiet=True, missing=True)
+    assert found == {"average": chosen["average"]}
+    assert profiles.load("again").tuned == frozen | found
+    assert other.with_suffix(".trials.csv").read_text() == before
+    assert tuning.tune("again", missing=True) == {}
+    with pytest.raises(LangmergeError, match=r"'averge'.*average"):
+        tuning.tune("again", methods=["averge"])
+    other.unlink()
 
 
 # --- what is refused -----------------------------------------------------------------------

@@ -178,7 +178,7 @@ def verdicts(results: dict[str, Any]) -> str:
         {
             verdict.claim: verdict
             for finding in sorted({claim.finding for claim in stated})
-            for verdict in claims.judge(found, finding, stated)
+            for verdict in claims.judge(found, finding, stated, missing_ok=True)
         }
         for found in runs.values()
     ]
@@ -188,6 +188,8 @@ def verdicts(results: dict[str, Any]) -> str:
         row = [its[claim.id] for its in judged]
         words = " | ".join(
             f"**{verdict.verdict}**: {claims.effect(verdict)}, {verdict.interval()}"
+            if verdict.verdict != claims.NOT_TESTED
+            else verdict.verdict
             for verdict in row
         )
         lines.append(f"| {claim.finding} | {claim.statement} | {words} | {row[0].at_7b} |")

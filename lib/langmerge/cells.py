@@ -24,6 +24,7 @@ from langmerge.errors import LangmergeError
 from langmerge.evaluate import Evaluator, Suite
 from langmerge.experts import Expert, fingerprint
 from langmerge.merging.sweep import Sweep
+from langmerge.merging.task_vectors import add, scale, task_vector
 from langmerge.model import StateDict
 from langmerge.store import Store
 
@@ -167,8 +168,11 @@ def diagnose_cell(root: Path, cell: Cell) -> Path:
     """The folder with ``diagnostics.json`` of a TIES cell: what its merge discards."""
 
     def compute(folder: Path) -> None:
-        base = cell.load_base()
-        frame = merging.diagnose(base.weights, cell.ct.weights(), cell.sft.weights(), **cell.params)
+        base, params = cell.load_base().weights, dict(cell.params)
+        ct = cell.ct.weights()
+        if "scale_ct" in params:
+            ct = add(base, scale(task_vector(ct, base), params.pop("scale_ct")))
+        frame = merging.diagnose(base, ct, cell.sft.weights(), **params)
         text = frame.to_json(orient="records", double_precision=15)
         (folder / "diagnostics.json").write_text(text)
 

@@ -4,7 +4,8 @@
 it holds or fails; its header gives the decision rules in words. This module reads that
 file, computes the effects with `langmerge.statistics`, corrects them over the claims of
 one finding (Holm), and puts the verdict into words. A verdict is one of "holds", "fails",
-"inconclusive": in the lab. At 7B nothing was tested.
+"inconclusive": in the lab. A claim whose models a run lacks is "not tested" there. At 7B
+nothing was tested.
 """
 
 from __future__ import annotations
@@ -31,9 +32,13 @@ if TYPE_CHECKING:
 
 Budgets = Literal["smallest", "scarcest_two", "middle", "largest", "all", "none"]
 Metric = Literal["accuracy", "margin", "log_bits_per_byte", "discarded_sft_share"]
-Word = Literal["holds", "fails", "inconclusive"]
+Word = Literal["holds", "fails", "inconclusive", "not tested"]
+Test = Literal["difference", "non_inferiority", "equivalence", "slope"]
+#: Tests against a margin instead of against 0.
+WITH_MARGIN = ("non_inferiority", "equivalence")
 ALPHA = 0.05
-AT_7B = "not tested"
+NOT_TESTED: Word = "not tested"
+AT_7B = NOT_TESTED
 
 
 class MissingResults(LangmergeError):
@@ -48,7 +53,9 @@ class Term(BaseModel):
     method: str
     budgets: Budgets
     weight: float
-    setting: Literal["tuned", "default", "without slack"] = "tuned"
+    setting: Literal["tuned", "default", "without slack", "draws", "early norm", "late norm"] = (
+        "tuned"
+    )
 
 
 class Claim(BaseModel):
@@ -61,8 +68,8 @@ class Claim(BaseModel):
     statement: Annotated[str, Field(min_length=10)]
     metric: Metric
     unit: Literal["item", "seed"]
-    test: Literal["difference", "non_inferiority", "slope"]
-    side: Literal["greater", "less"]
+    test: Test
+    side: Literal["greater", "less", "either"]
     correction: Literal["holm"]
     contrast: Annotated[tuple[Term, ...], Field(min_length=1)]
     smallest_effect: Annotated[float, Field(gt=0)] | None = None
@@ -71,12 +78,14 @@ class Claim(BaseModel):
 
     @model_validator(mode="after")
     def _rule_is_complete(self) -> Claim:
-        bound = "margin" if self.test == "non_inferiority" else "smallest_effect"
+        bound = "margin" if self.test in WITH_MARGIN else "smallest_effect"
         other = "smallest_effect" if bound == "margin" else "margin"
         if getattr(self, bound) is None or getattr(self, other) is not None:
             raise ValueError(f"a claim tested by {self.test} states {bound}, and no {other}")
         if (self.unit == "item") != (self.metric in ("accuracy", "margin")):
             raise ValueError(f"{self.metric} has no unit {self.unit!r}")
+        if (self.test == "equivalence") != (self.side == "either"):
+            raise ValueError("an equivalence, and nothing else, has side: either")
         if (self.test == "slope") != any(term.budgets == "all" for term in self.contrast):
             raise ValueError("a slope, and nothing else, is taken over budgets: all")
         if self.test == "slope" and (len(self.contrast) > 1 or self.unit != "seed"):
@@ -117,7 +126,7 @@ class Verdict:
     statement: str
     metric: Metric
     unit: Literal["item", "seed"]
-    test: Literal["difference", "non_inferiority", "slope"]
+    test: Test
     effect: float
     low: float
     high: float
@@ -140,11 +149,14 @@ class Verdict:
 
     def measured(self) -> str:
         """Effect, interval, p and what they rest on, for a sentence's brackets."""
+        if self.verdict == NOT_TESTED:
+            return self.note
         number, unit = _SHOWN[self.metric]
         what = "change per tenfold CT tokens" if self.test == "slope" else "difference"
         parts = [f"{what} {number(self.effect)} {unit}", self.interval()]
-        if self.test == "non_inferiority":
-            parts.append(f"margin {number(self.bound)}")
+        if self.test in WITH_MARGIN:
+            both = "±" if self.test == "equivalence" else ""
+            parts.append(f"margin {both}{number(self.bound).removeprefix('+' if both else '')}")
         parts = [", ".join([*parts, f"{_p(self.p_holm)} after Holm"]), self.basis(), self.note]
         return "; ".join(filter(None, parts))
 
@@ -184,25 +196,68 @@ def load(path: Path | None = None) -> list[Claim]:
         raise LangmergeError(_explain(path, content, error)) from error
 
 
-def judge(results: Results, finding: int, claims: Sequence[Claim] | None = None) -> list[Verdict]:
+def judge(
+    results: Results,
+    finding: int,
+    claims: Sequence[Claim] | None = None,
+    missing_ok: bool = False,
+) -> list[Verdict]:
     """The verdicts on the claims of one finding, from one run, by the rules of the claims.
 
-    With several languages in the results, the languages are the units. Raises
-    MissingResults where the results lack a model that a claim compares, and LangmergeError
-    where no claim belongs to the finding.
+    With several languages in the results, the languages are the units. Where the results lack a
+    model that a claim compares: raises MissingResults, or with `missing_ok` that claim is "not
+    tested" (Holm counts it with a p of 1). Raises LangmergeError where no claim belongs to the
+    finding.
     """
     claims = load() if claims is None else claims
     chosen = [claim for claim in claims if claim.finding == finding]
     if not chosen:
         known = sorted({claim.finding for claim in claims})
         raise LangmergeError(f"no claim belongs to finding {finding}: known findings {known}.")
-    effects = [measure(results, claim) for claim in chosen]
-    raw = [p_value(claim, effect) for claim, effect in zip(chosen, effects, strict=True)]
+    effects = [_measured(results, claim, missing_ok) for claim in chosen]
+    raw = [
+        p_value(claim, effect) if effect else 1.0
+        for claim, effect in zip(chosen, effects, strict=True)
+    ]
     corrected = statistics.holm(raw)
     return [
-        _verdict(results, claim, effect, p, float(p_holm))
+        _verdict(results, claim, effect, p, float(p_holm)) if effect else untested(results, claim)
         for claim, effect, p, p_holm in zip(chosen, effects, raw, corrected, strict=True)
     ]
+
+
+def _measured(results: Results, claim: Claim, missing_ok: bool) -> Effect | None:
+    """The effect, or None where the results lack what it is measured by and may."""
+    try:
+        return measure(results, claim)
+    except MissingResults:
+        if not missing_ok:
+            raise
+        return None
+
+
+def untested(results: Results | None, claim: Claim) -> Verdict:
+    """What a run (None: there is none) says of a claim whose models it lacks: nothing."""
+    where = f"profile {results.profile!r} does not have" if results else "no run here has"
+    return Verdict(
+        claim=claim.id,
+        statement=" ".join(claim.statement.split()),
+        metric=claim.metric,
+        unit=claim.unit,
+        test=claim.test,
+        effect=math.nan,
+        low=-math.inf,
+        high=math.inf,
+        p=1.0,
+        p_holm=1.0,
+        n=0,
+        n_clusters=0,
+        seeds=0,
+        verdict=NOT_TESTED,
+        languages=tuple(results.languages) if results else (),
+        bound=_bound(claim),
+        note=f"{where} the models that it compares",
+    )
 
 
 def measure(results: Results, claim: Claim) -> Effect:
@@ -363,6 +418,8 @@ def steady(results: Results, claim: Claim) -> bool:
 
 def p_value(claim: Claim, effect: Effect) -> float:
     """The p that Holm corrects: two-sided against 0, or one-sided against the margin."""
+    if claim.test == "equivalence":
+        return statistics.tost(effect, claim.margin)
     if claim.test != "non_inferiority":
         return effect.p
     return statistics.one_sided(effect, _bound(claim), claim.side)
@@ -371,6 +428,10 @@ def p_value(claim: Claim, effect: Effect) -> float:
 def decide(claim: Claim, effect: Effect, p_holm: float, is_steady: bool = True) -> Word:
     """The decision rule of ``data/claims.yaml``, whose header states it in words."""
     low, high = effect.low, effect.high
+    if claim.test == "equivalence":
+        if p_holm < ALPHA:
+            return "holds"
+        return "fails" if low > claim.margin or high < -claim.margin else "inconclusive"
     if claim.side == "less":
         low, high = -high, -low
     if claim.test == "non_inferiority":
@@ -390,7 +451,7 @@ def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
             "effect": effect(verdict),
             "95 % interval": verdict.interval().removeprefix("95 % interval "),
             "p (Holm)": _p(verdict.p_holm).removeprefix("p ").removeprefix("= "),
-            "rests on": verdict.basis(),
+            "rests on": verdict.note if verdict.verdict == NOT_TESTED else verdict.basis(),
             "in the lab": verdict.verdict,
             "at 7B": verdict.at_7b,
         }
@@ -419,7 +480,9 @@ def shown(metric: Metric, value: float) -> tuple[float, str]:
 
 
 def effect(verdict: Verdict) -> str:
-    """The effect with its unit, in words for a table."""
+    """The effect with its unit, in words for a table; nothing where none was measured."""
+    if verdict.verdict == NOT_TESTED:
+        return ""
     number, unit = _SHOWN[verdict.metric]
     return f"{number(verdict.effect)} {unit}"
 
@@ -465,6 +528,8 @@ def _verdict(results: Results, claim: Claim, effect: Effect, p: float, p_holm: f
 
 def _bound(claim: Claim) -> float:
     """Margin or smallest effect, signed as the contrast: a margin lies on the worse side."""
+    if claim.test == "equivalence":
+        return claim.margin
     if claim.test == "non_inferiority":
         return claim.margin if claim.side == "less" else -claim.margin
     return claim.smallest_effect if claim.side == "greater" else -claim.smallest_effect
@@ -476,7 +541,7 @@ def _note(claim: Claim, effect: Effect, word: Word, is_steady: bool) -> str:
     if not is_steady:
         return "not every seed moves that way from each budget to the next"
     beyond_zero = effect.low > 0 if claim.side == "greater" else effect.high < 0
-    if word == "fails" and claim.test != "non_inferiority" and beyond_zero:
+    if word == "fails" and claim.test not in WITH_MARGIN and beyond_zero:
         return "the effect is there, but smaller than the smallest effect of interest"
     return ""
 
@@ -523,8 +588,11 @@ def _chosen(results: Results, claim: Claim, term: Term, frame: pd.DataFrame) -> 
     """The rows of a term, after the check that no language, seed or budget is missing."""
     budgets = _budgets(results, term.budgets)
     settings = [term.setting, "fixed"]
+    if term.setting == "draws":  # several models that differ in a random draw: their mean
+        drawn = select(frame, method=term.method)["setting"].unique()
+        settings = [setting for setting in drawn if setting.startswith("draw ")]
     found = select(frame, method=term.method, setting=settings, ct_tokens=budgets)
-    variants = {"setting", "slack"} & set(found)
+    variants = {"setting", "slack"} & set(found) if term.setting != "draws" else {"slack"}
     if len(found.drop_duplicates(sorted(variants))) > 1:
         variants = found[sorted(variants)].drop_duplicates().to_dict("records")
         raise LangmergeError(

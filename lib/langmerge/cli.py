@@ -136,6 +136,14 @@ def reference(
                 for r in found.itertuples()
             ),
         )
+        blocks = runs.cost(profile)
+        _print_table(
+            ("block", "models a slice", "minutes a slice", "slices to do"),
+            (
+                (r.block, _count(r.models), _minutes(r.seconds, measured=True), r.to_do)
+                for r in blocks.itertuples()
+            ),
+        )
         left = found[~found["done"]]["seconds"].sum(min_count=1) / 60
         told = f"about {left:,.0f} minutes" if left > 0 else "no time is measured yet"
         typer.echo(f"To do: {(~found['done']).sum()} of {len(found)} slices ({told}).")
@@ -163,13 +171,33 @@ def _minutes(seconds: float, measured: bool) -> str:
     return f"{seconds / 60:.1f}" if measured else f"about {seconds / 60:.0f}"
 
 
-@app.command(epilog=_examples("tune", "tune --profile lab"))
-def tune(profile: Profile = "lab", scheduler: Scheduler = None) -> None:
-    """Choose all methods' settings anew, on the development languages alone."""
+def _count(models: float) -> str:
+    return "?" if math.isnan(models) else f"{models:.0f}"
+
+
+@app.command(epilog=_examples("tune", "tune --missing", "tune --method widen --method della"))
+def tune(
+    profile: Profile = "lab",
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", "-m", help="A method; may be repeated. [default: all]"),
+    ] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Only methods that have no tuned settings yet.")
+    ] = False,
+    scheduler: Scheduler = None,
+) -> None:
+    """Choose methods' settings anew, on the development languages alone.
+
+    What is not tuned now stays as it is.
+    """
     _use_scheduler(scheduler)
     from langmerge import paths, tuning
 
-    chosen = tuning.tune(profile=profile)
+    chosen = tuning.tune(profile=profile, methods=method, missing=missing)
+    if not chosen:
+        typer.echo(f"Nothing to tune: every method of profile {profile} has its settings.")
+        return
     rows = (
         (method, ", ".join(f"{name} {value}" for name, value in settings.items()))
         for method, settings in chosen.items()

@@ -18,7 +18,7 @@ from langmerge.base import Base
 from langmerge.files import sha256
 from langmerge.languages import load
 from langmerge.model import StateDict
-from langmerge.profiles import ContinualPretraining, Finetuning
+from langmerge.profiles import ContinualPretraining, Finetuning, MixedFinetuning
 from langmerge.realize import Realizer
 from langmerge.store import Store
 from langmerge.world import concepts
@@ -54,12 +54,14 @@ def continual_pretrain(
     seed: int,
     settings: ContinualPretraining,
     budgets: list[int],
+    start: Expert | None = None,
     only_find: bool = False,
 ) -> dict[int, Expert] | None:
     """The CT experts of one run by their budget in tokens (checkpoints of the same run).
 
     A budget's expert does not depend on the other budgets: the text of a run is one stream,
     its rate is constant, and a run that lacks a budget is run again up to that budget alone.
+    start: what it starts from instead of the base.
     only_find: train nothing; None where the store lacks one.
     """
     spec = {
@@ -67,14 +69,17 @@ def continual_pretrain(
         "language": [language, fingerprint(language)],
         "english": fingerprint("eng_Latn"),
         "seed": seed,
-        "settings": settings.model_dump(),
+        "settings": settings.spec(),
     }
+    if start is not None:
+        spec["start"] = start.sha256
     folders = {tokens: store.find("ct", spec | {"tokens": tokens}) for tokens in budgets}
     missing = [tokens for tokens, folder in folders.items() if folder is None]
     if missing and only_find:
         return None
     if missing:
-        _run_ct(store, base, language, seed, settings, missing, spec)
+        weights = start.weights() if start else base.weights
+        _run_ct(store, base, language, seed, settings, missing, spec, weights)
         folders |= {tokens: store.find("ct", spec | {"tokens": tokens}) for tokens in missing}
     return {tokens: _expert(folder / "model.safetensors") for tokens, folder in folders.items()}
 
@@ -87,6 +92,7 @@ def _run_ct(
     settings: ContinualPretraining,
     budgets: list[int],
     spec: dict[str, object],
+    start: StateDict,
 ) -> None:
     """Train up to the largest budget and store each budget's expert as soon as it is there."""
     per_step = settings.tokens_per_step
@@ -96,7 +102,7 @@ def _run_ct(
         store.get("ct", found, lambda folder: model.save(weights, folder / "model.safetensors"))
 
     train.fit(
-        model.with_state(base.architecture, base.weights).train(),
+        model.with_state(base.architecture, start).train(),
         train.Rows(_ct_rows(base, language, seed, settings, max(budgets))),
         train.Recipe(max(budgets) // per_step, settings.batch, settings.learning_rate),
         keep_at=keep,
@@ -112,11 +118,13 @@ def _ct_rows(
     One endless stream of documents: the next is in the target language as long as that is
     behind its share. A larger budget continues the text of a smaller one.
     """
+    bilingual = settings.bilingual
+    modes = {"monolingual": 1 - bilingual, "bilingual": bilingual} if bilingual else None
     streams = {
-        code: tokenizer.encode_stream(base.tokenizer, corpus.documents(code, rng))
-        for code, rng in (
-            (language, np.random.default_rng([seed, 17, *map(ord, language)])),
-            ("eng_Latn", np.random.default_rng([seed, 19, *map(ord, language)])),
+        code: tokenizer.encode_stream(base.tokenizer, corpus.documents(code, rng, modes))
+        for code, rng, modes in (
+            (language, np.random.default_rng([seed, 17, *map(ord, language)]), modes),
+            ("eng_Latn", np.random.default_rng([seed, 19, *map(ord, language)]), None),
         )
     }
     taken: list[np.ndarray] = []
@@ -163,6 +171,83 @@ def finetune(
 
     folder = store.find("sft", spec) if only_find else store.get("sft", spec, compute)
     return None if folder is None else _expert(folder / "model.safetensors")
+
+
+def finetune_on_both(
+    store: Store,
+    base: Base,
+    language: str,
+    seed: int,
+    settings: MixedFinetuning,
+    text: ContinualPretraining,
+    tokens: int,
+    start: Expert | None = None,
+    only_find: bool = False,
+) -> Expert | None:
+    """A model trained in one run on English instructions and on a language's CT text.
+
+    A step is of one kind; the two kinds alternate evenly. The text is the first `tokens` tokens
+    of the seed's CT text, from the beginning again where `settings.replay` asks for more steps
+    of it. From the base with all of the text once it is joint CT and SFT; from a CT expert it is
+    fine-tuning with replay. only_find: train nothing; None where the store lacks it.
+    """
+    spec = {
+        "base": base.hash,
+        "start": start.sha256 if start else "base",
+        "language": ["eng_Latn", fingerprint("eng_Latn")],
+        "text": [language, fingerprint(language)],
+        "tokens": tokens,
+        "ct": text.spec(),
+        "seed": seed,
+        "settings": settings.model_dump(),
+    }
+
+    def compute(folder: Path) -> None:
+        net = model.with_state(base.architecture, start.weights() if start else base.weights)
+        batches = interleaved(
+            _answer_batches(base, seed, settings),
+            _text_batches(base, language, seed, settings, text, tokens),
+        )
+        recipe = train.Recipe(len(batches), 1, settings.learning_rate)
+        train.fit(net.train(), train.Batches(batches), recipe)
+        model.save(model.state(net), folder / "model.safetensors")
+
+    folder = store.find("sft", spec) if only_find else store.get("sft", spec, compute)
+    return None if folder is None else _expert(folder / "model.safetensors")
+
+
+def interleaved(first: list, second: list) -> list:
+    """Both lists as one, each in its order and spread evenly over the whole."""
+    placed = [
+        ((number + 0.5) / len(some), which, one)
+        for which, some in enumerate((first, second))
+        for number, one in enumerate(some)
+    ]
+    return [one for _, _, one in sorted(placed, key=lambda it: it[:2])]
+
+
+def _answer_batches(base: Base, seed: int, settings: Finetuning) -> list[train.Batch]:
+    pairs = tasks.instructions(Realizer(load("eng_Latn")), settings.steps * settings.batch, seed)
+    examples = _encode(base, pairs)
+    starts = range(0, len(examples), settings.batch)
+    return [train.collate_answers(examples[at : at + settings.batch]) for at in starts]
+
+
+def _text_batches(
+    base: Base,
+    language: str,
+    seed: int,
+    settings: MixedFinetuning,
+    text: ContinualPretraining,
+    tokens: int,
+) -> list[train.Batch]:
+    rows = _ct_rows(base, language, seed, text, tokens)
+    batches = [
+        train.collate_rows(list(rows[at : at + text.batch]))
+        for at in range(0, len(rows), text.batch)
+    ]
+    wanted = max(1, round(settings.replay * settings.steps))
+    return [batches[number % len(batches)] for number in range(wanted)]
 
 
 def _encode(base: Base, pairs: list[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:

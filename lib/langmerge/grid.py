@@ -6,7 +6,7 @@ merged in memory when they are evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,11 +16,9 @@ from langmerge import jobs
 from langmerge.cells import Cell, Election, source_of
 from langmerge.errors import LangmergeError, readable
 from langmerge.experts import Expert, continual_pretrain, finetune
-from langmerge.profiles import Finetuning, Profile, Settings
+from langmerge.profiles import MERGES, Finetuning, Profile, Settings
 from langmerge.store import Store
 
-#: The merging methods that a study compares.
-MERGES = ("average", "task_arithmetic", "ties_mean", "ties_sum", "ties_sv")
 #: Controls that take the settings of mean-TIES.
 TIES_CONTROLS = ("shuffled_ct", "norm_matched_ct")
 #: A fine-tuning on top of a CT expert: method, setting, language of the instructions, how.
@@ -38,21 +36,22 @@ def cells(
     for method in ("ties_mean", "ties_sv"):
         best(plan, method)  # complains before anything is trained
     found = experts(plan, processes, quiet)
-    sft = {_run(cell): cell for cell in found if cell.method == "sft"}
-    merges: list[Cell] = []
-    for cell in found:
-        if cell.method == "sft":
-            merges.append(_half_sft(cell))
-        if cell.method == "ct":
-            pair = (cell, sft[_run(cell)])
-            merges += _merges(plan, *pair)
-            merges += _slack_cells(plan, *pair)
-            merges += _controls(plan, *pair)
-            merges += _custom(plan, *pair, elections or {}, sources)
+    merges = [_half_sft(cell) for cell in found if cell.method == "sft"]
+    for pair in pairs(found):
+        merges += _merges(plan, *pair)
+        merges += _slack_cells(plan, *pair)
+        merges += _controls(plan, *pair)
+        merges += _custom(plan, *pair, elections or {}, sources)
     return found + merges
 
 
-def _run(cell: Cell) -> tuple[Path, str, int]:
+def pairs(cells: list[Cell]) -> list[tuple[Cell, Cell]]:
+    """Every CT expert with the SFT expert of its run: what a merge is made of."""
+    sft = {run_of(cell): cell for cell in cells if cell.method == "sft"}
+    return [(cell, sft[run_of(cell)]) for cell in cells if cell.method == "ct"]
+
+
+def run_of(cell: Cell) -> tuple[Path, str, int]:
     """What all cells of one run share."""
     return cell.base, cell.language, cell.seed
 
@@ -62,39 +61,48 @@ def _run(cell: Cell) -> tuple[Path, str, int]:
 
 def experts(plan: Profile, processes: int | None = None, quiet: bool = False) -> list[Cell]:
     """The experts' cells, trained where missing: base, SFT, CT, CT-then-SFT, SFT in the target."""
+    root = Store().root
+    first = starts(plan, processes, quiet)
+    second = [
+        (train_on_ct, root, cell.base, cell.seed, cell.expert, how)
+        for cell in first
+        if cell.method == "ct"
+        for how in continued(plan, cell.language)
+    ]
+    jobs.run("CT-then-SFT", [job for job in second if not is_done(*job)], processes, quiet)
+    found: list[Cell] = []
+    for cell in first:
+        found.append(cell)
+        for how in continued(plan, cell.language) if cell.method == "ct" else ():
+            method, setting, _, settings = how
+            trained = train_on_ct(root, cell.base, cell.seed, cell.expert, how)
+            where, params = (*run_of(cell), cell.ct_tokens), settings.model_dump()
+            found.append(Cell(*where, method, setting, trained, params=params))
+    return found
+
+
+def starts(plan: Profile, processes: int | None = None, quiet: bool = False) -> list[Cell]:
+    """What everything else is made of, trained where missing: base, SFT and CT experts."""
     triples = [
         (base_module.meeting(name, language).folder, language, seed)
         for name in plan.bases
         for language in plan.languages
         for seed in plan.seeds
     ]
-    pairs = list(dict.fromkeys((base, seed) for base, _, seed in triples))
+    both = list(dict.fromkeys((base, seed) for base, _, seed in triples))
     root = Store().root
     # The long jobs first, or one core waits at the end.
     first = [(train_ct, plan, root, *triple) for triple in triples]
-    first += [(train_sft, plan, root, *pair) for pair in pairs]
-    jobs.run("CT and SFT experts", [job for job in first if not _done(*job)], processes, quiet)
-    sft = {pair: train_sft(plan, root, *pair) for pair in pairs}
-    ct = {triple: train_ct(plan, root, *triple) for triple in triples}
-    second = [
-        (train_on_ct, root, base, seed, expert, how)
-        for (base, language, seed), by_budget in ct.items()
-        for expert in by_budget.values()
-        for how in continued(plan, language)
-    ]
-    jobs.run("CT-then-SFT", [job for job in second if not _done(*job)], processes, quiet)
+    first += [(train_sft, plan, root, *pair) for pair in both]
+    jobs.run("CT and SFT experts", [job for job in first if not is_done(*job)], processes, quiet)
+    sft = {pair: train_sft(plan, root, *pair) for pair in both}
     found: list[Cell] = []
     for triple in triples:
-        base, language, seed = triple
+        base, _, seed = triple
         found.append(Cell(*triple, 0, "base", "fixed"))
         found.append(Cell(*triple, 0, "sft", "fixed", expert=sft[base, seed]))
-        for tokens, expert in ct[triple].items():
+        for tokens, expert in train_ct(plan, root, *triple).items():
             found.append(Cell(*triple, tokens, "ct", "fixed", expert=expert))
-            for how in continued(plan, language):
-                method, setting, _, settings = how
-                trained = train_on_ct(root, base, seed, expert, how)
-                params = settings.model_dump()
-                found.append(Cell(*triple, tokens, method, setting, trained, params=params))
     return found
 
 
@@ -102,14 +110,14 @@ def continued(plan: Profile, language: str) -> list[Continued]:
     """What is fine-tuned from a CT expert: CT-then-SFT, and the ceiling in the target language."""
     return [
         *(
-            ("ct_then_sft", setting, "eng_Latn", _finetuning(plan, setting, values))
+            ("ct_then_sft", setting, "eng_Latn", finetuning(plan, setting, values))
             for setting, values in plan.settings("ct_then_sft").items()
         ),
         ("target_sft", "fixed", language, plan.finetuning),
     ]
 
 
-def _finetuning(plan: Profile, setting: str, values: Settings) -> Finetuning:
+def finetuning(plan: Profile, setting: str, values: Settings) -> Finetuning:
     """The profile's fine-tuning with some of its values replaced."""
     try:
         return Finetuning.model_validate(plan.finetuning.model_dump() | values)
@@ -156,16 +164,18 @@ def train_on_ct(
     return finetune(Store(root), start, language, seed, settings, expert, only_find=only_find)
 
 
-def _done(function, *arguments: object) -> bool:
+def is_done(function: Callable[..., object], *arguments: object) -> bool:
+    """Whether the store has what a training job would make."""
     return function(*arguments, only_find=True) is not None
 
 
 # --- merges and controls -----------------------------------------------------------------
 
 
-def _merge(ct: Cell, sft: Cell, method: str, setting: str, merge: str, **more: object) -> Cell:
+def merge_cell(ct: Cell, sft: Cell, method: str, setting: str, merge: str, **more: object) -> Cell:
+    """The merge of a CT and an SFT expert by a row of the methods' table."""
     return Cell(
-        *_run(ct),
+        *run_of(ct),
         ct.ct_tokens,
         method,
         setting,
@@ -187,10 +197,17 @@ def best(plan: Profile, method: str) -> tuple[str, Settings]:
     return name, settings[name]
 
 
+def chosen(plan: Profile, method: str) -> dict[str, Settings]:
+    """The settings in which a family has a method: the best, and the untuned ones if asked for."""
+    name, values = best(plan, method)
+    both = plan.settings(method) if "untuned" in plan.families else {}
+    return {name: values} | both
+
+
 def _merges(plan: Profile, ct: Cell, sft: Cell) -> Iterator[Cell]:
     for method in MERGES:
         for setting, values in plan.settings(method).items():
-            yield _merge(ct, sft, method, setting, method, params=values)
+            yield merge_cell(ct, sft, method, setting, method, params=values)
 
 
 def _slack_cells(plan: Profile, ct: Cell, sft: Cell) -> Iterator[Cell]:
@@ -198,22 +215,22 @@ def _slack_cells(plan: Profile, ct: Cell, sft: Cell) -> Iterator[Cell]:
     _, params = best(plan, "ties_mean")
     for slack in plan.slacks:
         swept = params | {"slack": slack}
-        yield _merge(ct, sft, "ties_sv", "sweep", "ties_sv", params=swept)
+        yield merge_cell(ct, sft, "ties_sv", "sweep", "ties_sv", params=swept)
     _, params = best(plan, "ties_sv")
-    yield _merge(ct, sft, "ties_sv", "without slack", "ties_sv", params=params | {"slack": 0.0})
+    yield merge_cell(ct, sft, "ties_sv", "without slack", "ties_sv", params=params | {"slack": 0.0})
 
 
 def _controls(plan: Profile, ct: Cell, sft: Cell) -> Iterator[Cell]:
-    yield _merge(ct, sft, "chat_vector", "fixed", "chat_vector")
+    yield merge_cell(ct, sft, "chat_vector", "fixed", "chat_vector")
     setting, params = best(plan, "ties_mean")
     for control in TIES_CONTROLS:
         drawn = {"seed": ct.seed} if control == "shuffled_ct" else {}
-        yield _merge(ct, sft, control, setting, control, params=params | drawn)
+        yield merge_cell(ct, sft, control, setting, control, params=params | drawn)
 
 
 def _half_sft(sft: Cell) -> Cell:
     """Half of the SFT vector and nothing of CT."""
-    return Cell(*_run(sft), 0, "half_sft", "fixed", merge="half_sft", sft=sft.expert)
+    return Cell(*run_of(sft), 0, "half_sft", "fixed", merge="half_sft", sft=sft.expert)
 
 
 def _custom(
@@ -226,7 +243,7 @@ def _custom(
     """A reader's own elections at the settings of mean-TIES."""
     setting, params = best(plan, "ties_mean")
     for name, election in elections.items():
-        yield _merge(
+        yield merge_cell(
             ct,
             sft,
             f"custom:{name}",

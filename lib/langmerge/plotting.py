@@ -431,9 +431,10 @@ def _alt_effects(claim: str, effects: pd.DataFrame) -> str:
     single = effects[effects["language"] != ""]
     values = [shown(metric, value)[0] for value in single["effect"]]
     unit = shown(metric, 0.0)[1]
-    claimed = sum((value > 0) == (side == "greater") for value in values)
+    claimed = sum((value > 0) == (side != "less") for value in values)
+    where = "above 0" if side == "either" else "on the claimed side"
     told = (
-        f"{claim}: in {claimed} of {len(values)} languages on the claimed side, from "
+        f"{claim}: in {claimed} of {len(values)} languages {where}, from "
         f"{min(values):+.1f} to {max(values):+.1f} {unit}"
     )
     for row in effects[effects["language"] == ""].itertuples():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -40,15 +40,42 @@ Positive = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
 Once = AfterValidator(_different)
 Settings = dict[str, float | int | str]
 
+#: What is tuned of every study: the merges of the findings, and CT-then-SFT.
+MERGES = ("average", "task_arithmetic", "ties_mean", "ties_sum", "ties_sv")
+CORE = (*MERGES, "ct_then_sft")
+#: The remedies of the family `beyond`, Chat Vector aside, which has nothing to tune.
+BEYOND = (
+    "widen", "dare_linear", "dare_ties", "della", "breadcrumbs", "model_stock", "slerp",
+    "layer_swapping", "scaled_sft",
+)  # fmt: skip
+#: The family `baselines`: other orders of the same two trainings.
+BASELINES = ("ct_then_sft_slow", "ct_then_sft_replay", "sft_then_ct", "joint")
+#: Families of further models beside those of the findings; `langmerge.families` makes them.
+#: beyond: other remedies. untuned: their untuned defaults, and the baselines'. mechanism:
+#: interventions on the election. baselines: other ways to train on both. sensitivity: one
+#: setting at a time. bilingual, rates: the findings with other CT. oracle: settings chosen on a
+#: language's own dev items.
+Family = Literal[
+    "beyond", "untuned", "mechanism", "baselines", "sensitivity", "bilingual", "rates", "oracle"
+]
+
 
 class ContinualPretraining(BaseModel):
-    """Continual pre-training on monolingual target text and English, at a constant rate."""
+    """Continual pre-training on target text and English, at a constant rate.
+
+    bilingual: the share of the target's documents that say every sentence in English too.
+    """
 
     model_config = ConfigDict(extra="forbid")
     learning_rate: float = Field(gt=0)
     batch: Positive
     sequence: Positive
     target_share: float = Field(gt=0, le=1)
+    bilingual: float = Field(default=0.0, ge=0, le=1)
+
+    def spec(self) -> dict[str, object]:
+        """What a run depends on; without what stands at its default, which older runs lack."""
+        return self.model_dump(exclude_defaults=True)
 
     @property
     def tokens_per_step(self) -> int:
@@ -63,6 +90,12 @@ class Finetuning(BaseModel):
     learning_rate: float = Field(gt=0)
     steps: Positive
     batch: Positive
+
+
+class MixedFinetuning(Finetuning):
+    """Fine-tuning with steps on CT text between: `replay` of them for each step of SFT."""
+
+    replay: float = Field(gt=0)
 
 
 class Profile(BaseModel):
@@ -85,6 +118,26 @@ class Profile(BaseModel):
     finetuning: Finetuning
     default: dict[str, Settings]
     tuned: dict[str, Settings]
+    families: Annotated[list[Family], Once] = []
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods whose settings matter: of the findings, and of the families."""
+        more = {"beyond": BEYOND, "baselines": BASELINES}
+        return (*CORE, *(name for family in self.families for name in more.get(family, ())))
+
+    def identity(self) -> dict[str, object]:
+        """What the results depend on, for a key; languages, seeds, bases and families aside.
+
+        Settings of methods that the profile does not run are no part of it.
+        """
+        told = self.model_dump(exclude={"languages", "seeds", "bases", "name", "note", "families"})
+        told["continual_pretraining"] = self.continual_pretraining.spec()
+        for which in ("default", "tuned"):
+            told[which] = {
+                name: values for name, values in told[which].items() if name in self.methods
+            }
+        return told
 
     def settings(self, method: str) -> dict[str, Settings]:
         """A method's settings by name ("tuned", "default"); tuned is absent before tuning."""

@@ -21,14 +21,15 @@ import numpy as np
 import pandas as pd
 
 from langmerge import base as base_module
-from langmerge import cluster, experts, paths, profiles, store, study
+from langmerge import cluster, experts, families, paths, profiles, store, study
 from langmerge.errors import LangmergeError
 from langmerge.files import sha256, write_text
 from langmerge.profiles import Profile
 from langmerge.study import Results
 
 PROFILE = "reference"
-#: Languages that are computed together here: their long jobs share the cores.
+#: Languages that are computed together here: their long jobs share the cores. With families a
+#: language has jobs enough of its own.
 TOGETHER = 4
 #: A margin is kept as a whole number of these, in nats, between -127 and 127 of them.
 MARGIN_STEP = 1 / 16
@@ -71,7 +72,7 @@ class Slice:
     def parts(self, plan: Profile) -> dict[str, object]:
         """Everything that it depends on, by name, in the order of its key."""
         return {
-            "settings": plan.model_dump(exclude={"languages", "seeds", "bases", "name", "note"}),
+            "settings": families.identity(plan),
             "base": base_module.meeting(self.base, self.language).hash,
             "text": experts.fingerprint(self.language),
             "english text": experts.fingerprint("eng_Latn"),
@@ -173,6 +174,38 @@ def plan(profile: str = PROFILE) -> pd.DataFrame:
     )
 
 
+def cost(profile: str = PROFILE) -> pd.DataFrame:
+    """What a slice of a profile costs by block: the findings' own models, and each family.
+
+    Columns: block, models, seconds (the median over the slices that were computed whole; NaN where
+    none was), to_do (slices). What a slice found in the store cost it nothing and is not counted.
+    """
+    how = profiles.load(profile)
+    found = [(one, one.is_done(how)) for one in slices(how)]
+    told = [_blocks(one.told()) for one, done in found if done]
+    rows = []
+    for block in ("core", *families.of(how)):
+        its = [blocks[block] for blocks in told if block in blocks]
+        # Two models with the same weights are one evaluation: nearly all is whole.
+        whole = [it["seconds"] for it in its if it["computed"] >= 0.75 * it["models"]]
+        rows.append(
+            {
+                "block": block,
+                "models": averages.median(it["models"] for it in its) if its else math.nan,
+                "seconds": averages.median(whole) if whole else math.nan,
+                "to_do": sum(not done for _, done in found),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _blocks(told: dict[str, object]) -> dict[str, dict[str, float]]:
+    """The blocks of a slice; one that was saved before there were any is of the core alone."""
+    models = told["models"]
+    core = {"models": models, "computed": models, "seconds": told["seconds"]}
+    return told.get("blocks", {"core": core})
+
+
 def run(
     profile: str = PROFILE,
     processes: int | None = None,
@@ -190,7 +223,10 @@ def run(
     for one in missing:
         blocks.setdefault((one.base, one.seed), []).append(one)
     for (base, seed), block in blocks.items():
-        together = TOGETHER if processes or not cluster.address() else len(block)
+        if how.families:
+            together = 1
+        else:
+            together = TOGETHER if processes or not cluster.address() else len(block)
         for start in range(0, len(block), together):
             some = block[start : start + together]
             started = time.monotonic()
@@ -224,6 +260,10 @@ def save(one: Slice, results: Results, how: Profile, seconds: float) -> None:
         "key": one.key(how),
         "seconds": round(seconds, 1),
         "models": int(results.rows["cell"].nunique() / len(results.languages)),
+        "blocks": {
+            block: {what: round(value / len(results.languages), 1) for what, value in its.items()}
+            for block, its in results.blocks.items()
+        },
     }
     _tell(folder, told | _sealed(one, how, folder))
 

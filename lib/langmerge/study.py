@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 
 from langmerge import base as base_module
-from langmerge import grid, jobs, languages, merging, profiles
+from langmerge import families, grid, jobs, languages, merging, profiles
 from langmerge.cells import (
     Cell,
     Election,
@@ -37,7 +38,7 @@ from langmerge.store import Store
 #: Cells of one suite that one job evaluates: its tasks are built once for them.
 BATCH = 8
 #: Methods whose losses to trimming and election are diagnosed.
-DIAGNOSED = ("ties_mean", "ties_sv")
+DIAGNOSED = ("ties_mean", "ties_sv", "rescaled_ct", "heavier_sft")
 Work = tuple[Cell, Suite]
 
 
@@ -50,6 +51,8 @@ class Results:
     diagnostics: one row per tensor of every TIES merge: what trimming and election discard.
     english: the SFT experts on English items, which decides whether a task is one.
     cells: the models themselves, to load checkpoints from.
+    blocks: for the findings' own models ("core") and each family: how many models, how many of
+        them were evaluated now, and the seconds that took.
     """
 
     rows: pd.DataFrame
@@ -59,6 +62,7 @@ class Results:
     cells: list[Cell]
     plan: Profile
     provenance: dict[str, object]
+    blocks: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def profile(self) -> str:
@@ -135,12 +139,14 @@ def run(
     plan = plan.model_copy(update={"note": " ".join(filter(None, [plan.note, *_warnings(plan)]))})
     if plan.note and not quiet:
         Console(stderr=True).print(plan.note)
-    models = grid.cells(plan, elections, processes, quiet)
+    blocks = Blocks(plan, processes, quiet)
+    core = blocks.compute("core", lambda: grid.cells(plan, elections, processes, quiet))
+    for family in families.of(plan):
+        blocks.compute(family, lambda f=family: families.cells(f, plan, core, processes, quiet))
+    models = blocks.models
     work = [(cell, suite(plan, cell.language, cell.seed)) for cell in models]
     english = [(cell, english_suite(plan, cell.seed)) for cell in _english_experts(models)]
-    evaluate_all(work + english, processes, quiet)
-    diagnosed = [cell for cell in models if cell.method in DIAGNOSED]
-    _diagnose_all(diagnosed, processes, quiet)
+    diagnosed = [cell for cell in models if is_diagnosed(cell)]
     return Results(
         rows=scores(work),
         items=_items(work),
@@ -149,7 +155,35 @@ def run(
         cells=models,
         plan=plan,
         provenance=provenance() | {"base": ", ".join(_hashes(models))},
+        blocks=blocks.told,
     )
+
+
+class Blocks:
+    """The parts of a study, computed one after the other, each with what it took."""
+
+    def __init__(self, plan: Profile, processes: int | None, quiet: bool) -> None:
+        self.plan, self.processes, self.quiet = plan, processes, quiet
+        self.models: list[Cell] = []
+        self.told: dict[str, dict[str, float]] = {}
+
+    def compute(self, name: str, make: Callable[[], list[Cell]]) -> list[Cell]:
+        """Train, evaluate and diagnose the models that `make` gives, and return them."""
+        started = time.monotonic()
+        models = make()
+        work = [(cell, suite(self.plan, cell.language, cell.seed)) for cell in models]
+        work += [(it, english_suite(self.plan, it.seed)) for it in _english_experts(models)]
+        computed = evaluate_all(work, self.processes, self.quiet)
+        _diagnose_all([cell for cell in models if is_diagnosed(cell)], self.processes, self.quiet)
+        self.models += models
+        seconds = round(time.monotonic() - started, 1)
+        self.told[name] = {"models": len(models), "computed": computed, "seconds": seconds}
+        return models
+
+
+def is_diagnosed(cell: Cell) -> bool:
+    """Whether it is a merge whose losses to trimming and election are counted, an arm's too."""
+    return cell.method.rpartition("/")[-1] in DIAGNOSED
 
 
 def _warnings(plan: Profile) -> Iterator[str]:
@@ -190,8 +224,8 @@ def _hashes(models: list[Cell]) -> list[str]:
     return list(dict.fromkeys(base_module.load(cell.base).hash for cell in models))
 
 
-def evaluate_all(work: list[Work], processes: int | None = None, quiet: bool = False) -> None:
-    """Evaluate what the store lacks, a few cells of one suite a job."""
+def evaluate_all(work: list[Work], processes: int | None = None, quiet: bool = False) -> int:
+    """Evaluate what the store lacks, a few cells of one suite a job; how many it lacked."""
     store = Store()
     by_suite: dict[tuple[Suite, Path], dict[str, Cell]] = {}
     for cell, asked in work:
@@ -204,6 +238,7 @@ def evaluate_all(work: list[Work], processes: int | None = None, quiet: bool = F
         for start in range(0, len(missing), BATCH)
     ]
     jobs.run(f"evaluations, {BATCH} models a step", batches, processes, quiet)
+    return sum(map(len, by_suite.values()))
 
 
 def _evaluate_batch(root, cells: list[Cell], asked: Suite) -> None:

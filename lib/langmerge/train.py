@@ -81,6 +81,28 @@ def collate_answers(examples: list[tuple[list[int], list[int]]]) -> dict[str, to
     return {"input_ids": ids, "labels": labels}
 
 
+class Batches(Dataset):
+    """Batches of any kind, ready made, one a step: two kinds of data in one run."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.batches[index]
+
+
+def collate_batches(batches: list[Batch]) -> Batch:
+    """The one batch of a step."""
+    (batch,) = batches
+    return batch
+
+
+_COLLATE = {Rows: collate_rows, Answers: collate_answers, Batches: collate_batches}
+
+
 class _InOrder(Trainer):
     """A Trainer that takes the examples in the order given: the data are shuffled already."""
 
@@ -122,7 +144,8 @@ def fit(
 ) -> LlamaForCausalLM:
     """Train a model in place and return it in evaluation mode.
 
-    model, data, recipe: what is trained on what (`Rows` or `Answers`) and how.
+    model, data, recipe: what is trained on what (`Rows`, `Answers`, or `Batches` with a recipe's
+        batch of 1) and how.
     keep_at, steps: called with (step, weights) after each of these steps.
     progress: called with the step after every step.
     resume_folder: where full training state is saved every `save_steps` steps; a killed run
@@ -135,7 +158,7 @@ def fit(
             model=model,
             args=_arguments(recipe, folder, save_steps if resume_folder else None),
             train_dataset=data,
-            data_collator=collate_rows if isinstance(data, Rows) else collate_answers,
+            data_collator=_COLLATE[type(data)],
         )
         trainer.callback_handler.callbacks = [
             callback

@@ -81,6 +81,7 @@ def model_stock(tensors: Tensors, settings: Settings) -> torch.Tensor:
     With N models and the mean cosine c between their task vectors:
     ``t = N c / (1 + (N - 1) c)``, ``theta = t * mean + (1 - t) * theta_base``. The base stays
     where 1 + (N - 1) c is 0. filter_wise: one t a row of a matrix instead of one a tensor.
+    lambda_: our addition, a factor of what is added to the base; 1 is the paper's.
     """
     taus = tensors.task_vectors()
     if settings["filter_wise"]:
@@ -94,7 +95,9 @@ def model_stock(tensors: Tensors, settings: Settings) -> torch.Tensor:
     safe = torch.where(denominator.abs() < 1e-6, torch.inf, denominator)
     step = (n * cosine / safe).float()
     tau = weighted_sum(taus, (1.0,) * n).div_(n).mul_(step)
-    return tensors.base + tau.reshape(tensors.base.shape)
+    lambda_ = settings.get("lambda_", 1.0)
+    check_numbers(lambda_=lambda_)
+    return tensors.base + weigh(tau, lambda_).reshape(tensors.base.shape)
 
 
 def _row_cosines(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -59,6 +59,16 @@ VARIANTS: dict[str, Variant] = {
             summary="weights are applied before the election; the mean is weighted",
         ),
         Variant(
+            name="weighted_whole",
+            trim="whole model",
+            at_least=0,
+            weights="before",
+            vote="sum",
+            tie="plus",
+            source="ours: `weighted` with the trim of the TIES authors' code",
+            summary="as weighted, with one threshold for the whole model",
+        ),
+        Variant(
             name="reference",
             trim="whole model",
             at_least=0,

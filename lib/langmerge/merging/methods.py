@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 
 from langmerge.errors import LangmergeError, nearest
-from langmerge.merging import averages, sparsify
+from langmerge.merging import averages, interventions, sparsify
 from langmerge.merging import ties as ties_steps
 from langmerge.merging.combine import weigh
 from langmerge.merging.election import check_slack
@@ -401,7 +401,7 @@ METHODS: dict[str, Method] = {
         Method(
             "model_stock",
             averages.model_stock,
-            {"filter_wise": False},
+            {"filter_wise": False, "lambda_": 1.0},
             "Jang et al., ECCV 2024, https://arxiv.org/abs/2403.19522",
             "from the base towards the mean, as far as the models agree",
             models=(2, None),
@@ -431,6 +431,14 @@ METHODS: dict[str, Method] = {
             {"weight": (0.0, 0.5), "lambda_": 1.0},
         ),
         Method(
+            "scaled_sft",
+            averages.task_arithmetic,
+            {"lambda_": 0.5},
+            "control",
+            "base plus the SFT task vector times lambda, nothing of CT",
+            {"weight": (0.0, 1.0)},
+        ),
+        Method(
             "shuffled_ct",
             shuffled_ct,
             {"seed": 0, **_TIES_ELECTION},
@@ -445,6 +453,30 @@ METHODS: dict[str, Method] = {
             "control",
             "TIES with the CT task vector scaled to the norm of the SFT one",
             survey=survey_norms,
+        ),
+        Method(
+            "rescaled_ct",
+            interventions.rescaled_ct,
+            {"scale_ct": 1.0, **_TIES},
+            "control",
+            "TIES with the CT task vector scaled before the election",
+            survey=interventions.survey_rescaled,
+        ),
+        Method(
+            "restored_sft",
+            interventions.restored_sft,
+            _TIES,
+            "control",
+            "TIES with the out-voted SFT entries added back",
+            survey=ties_steps.survey,
+        ),
+        Method(
+            "random_drop",
+            interventions.random_drop,
+            {"seed": 0, **_TIES},
+            "control",
+            "as many SFT entries lost at random as TIES out-votes",
+            survey=ties_steps.survey,
         ),
     )
 }

@@ -1,0 +1,222 @@
+"""What families train: other orders of CT and SFT, and the findings with another CT.
+
+The baselines are the stronger rivals of merging in finding 1: CT-then-SFT at a lower rate and
+with replay of CT text, SFT first and CT afterwards, and both in one run. An arm is the findings'
+own comparison with one thing of CT changed: bilingual documents, or the rate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from langmerge import base as base_module
+from langmerge import jobs
+from langmerge.cells import Cell
+from langmerge.errors import LangmergeError, readable
+from langmerge.experts import Expert, continual_pretrain, finetune_on_both
+from langmerge.grid import (
+    best,
+    chosen,
+    finetuning,
+    is_done,
+    merge_cell,
+    pairs,
+    run_of,
+    train_ct,
+    train_on_ct,
+)
+from langmerge.profiles import (
+    BASELINES,
+    ContinualPretraining,
+    MixedFinetuning,
+    Profile,
+    Settings,
+)
+from langmerge.store import Store
+
+#: What each arm changes of CT: a value, or for the rate a factor of the profile's.
+ARMS: dict[str, dict[str, float]] = {
+    "bilingual": {"bilingual 10 %": 0.1, "bilingual 30 %": 0.3},
+    "rates": {"rate x 0.4": 0.4, "rate x 2": 2.0},
+}
+#: The merges of an arm.
+MERGED = ("average", "task_arithmetic", "ties_mean", "ties_sv")
+Training = tuple  # a function and its arguments; it takes only_find
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def cells(
+    family: str,
+    plan: Profile,
+    core: list[Cell],
+    processes: int | None = None,
+    quiet: bool = False,
+) -> list[Cell]:
+    """The models of a family whose experts have to be trained."""
+    if family == "baselines":
+        return baselines(plan, core, processes, quiet)
+    return [
+        cell
+        for name, value in ARMS[family].items()
+        for cell in arm(with_ct(plan, family, value), name, core, processes, quiet)
+    ]
+
+
+def trained(name: str, trainings: list[Training], processes: int | None, quiet: bool) -> list:
+    """What the trainings make, in their order; what the store lacks is made at once."""
+    # Once each: a run of CT is wanted by all of its budgets. Settings have no hash.
+    different = {repr(job): job for job in trainings}.values()
+    jobs.run(name, [job for job in different if not is_done(*job)], processes, quiet)
+    return [function(*arguments) for function, *arguments in trainings]
+
+
+# --- baselines ------------------------------------------------------------------------------
+
+
+def baselines(
+    plan: Profile,
+    core: list[Cell],
+    processes: int | None = None,
+    quiet: bool = False,
+    methods: tuple[str, ...] = BASELINES,
+) -> list[Cell]:
+    """The stronger baselines, each in its settings."""
+    root = Store().root
+    wanted: list[tuple[Cell, str, str, Settings, Training]] = [
+        (ct, method, setting, values, _training(plan, root, ct, sft, method, setting, values))
+        for ct, sft in pairs(core)
+        for method in methods
+        for setting, values in chosen(plan, method).items()
+    ]
+    experts = trained("other orders of CT and SFT", [it[-1] for it in wanted], processes, quiet)
+    return [
+        Cell(*run_of(ct), ct.ct_tokens, method, setting, _at(expert, ct.ct_tokens), params=values)
+        for (ct, method, setting, values, _), expert in zip(wanted, experts, strict=True)
+    ]
+
+
+def _at(made: Expert | dict[int, Expert], tokens: int) -> Expert:
+    """A run of CT gives an expert for each budget."""
+    return made[tokens] if isinstance(made, dict) else made
+
+
+def _training(
+    plan: Profile, root: Path, ct: Cell, sft: Cell, method: str, setting: str, values: Settings
+) -> Training:
+    """How a baseline of a pair of experts is trained."""
+    where = f"profile {plan.name}: {setting}.{method}"
+    text = plan.continual_pretraining
+    run = (root, ct.base, ct.language, ct.seed)
+    if method == "ct_then_sft_slow":
+        how = (method, setting, "eng_Latn", finetuning(plan, setting, values))
+        return (train_on_ct, root, ct.base, ct.seed, ct.expert, how)
+    if method == "sft_then_ct":
+        text = _checked(ContinualPretraining, text.model_dump() | values, where)
+        return (_ct_on_sft, *run, text, plan.budgets, sft.expert)
+    known = plan.finetuning.model_dump() | values
+    start = ct.expert
+    if method == "joint":
+        known["replay"] = ct.ct_tokens // text.tokens_per_step / known["steps"]
+        start = None
+    settings = _checked(MixedFinetuning, known, where)
+    return (_on_both, *run, settings, text, ct.ct_tokens, start)
+
+
+def _checked(kind: type[Kind], values: Settings, where: str) -> Kind:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise LangmergeError(f"{where}: {readable(error)}") from None
+
+
+def _ct_on_sft(
+    root: Path,
+    base: Path,
+    language: str,
+    seed: int,
+    text: ContinualPretraining,
+    budgets: list[int],
+    start: Expert,
+    only_find: bool = False,
+) -> dict[int, Expert] | None:
+    """CT that starts from the SFT expert."""
+    on = (Store(root), base_module.load(base), language, seed, text, budgets)
+    return continual_pretrain(*on, start, only_find=only_find)
+
+
+def _on_both(
+    root: Path,
+    base: Path,
+    language: str,
+    seed: int,
+    settings: MixedFinetuning,
+    text: ContinualPretraining,
+    tokens: int,
+    start: Expert | None,
+    only_find: bool = False,
+) -> Expert | None:
+    """SFT with steps on CT text between, from a CT expert or from the base."""
+    on = (Store(root), base_module.load(base), language, seed, settings, text, tokens)
+    return finetune_on_both(*on, start, only_find=only_find)
+
+
+# --- arms: the findings with another CT -----------------------------------------------------
+
+
+def with_ct(plan: Profile, family: str, value: float) -> Profile:
+    """The profile with the CT of an arm."""
+    now = plan.continual_pretraining
+    change = {"bilingual": value}
+    if family == "rates":
+        change = {"learning_rate": now.learning_rate * value}
+    return plan.model_copy(update={"continual_pretraining": now.model_copy(update=change)})
+
+
+def arm(
+    plan: Profile,
+    name: str,
+    core: list[Cell],
+    processes: int | None = None,
+    quiet: bool = False,
+) -> list[Cell]:
+    """The findings' comparison with the CT of this profile, every method as ``<name>/<method>``."""
+    root = Store().root
+    runs = [cell for cell in core if cell.method == "sft"]
+    first = [(train_ct, plan, root, *run_of(sft)) for sft in runs]
+    jobs.run(f"CT: {name}", [job for job in first if not is_done(*job)], processes, quiet)
+    by_run = [(sft, train_ct(plan, root, *run_of(sft))) for sft in runs]
+    setting, values = best(plan, "ct_then_sft")
+    how = ("ct_then_sft", setting, "eng_Latn", finetuning(plan, setting, values))
+    tuned = [
+        (train_on_ct, root, sft.base, sft.seed, expert, how)
+        for sft, experts in by_run
+        for expert in experts.values()
+    ]
+    missing = [job for job in tuned if not is_done(*job)]
+    jobs.run(f"CT-then-SFT: {name}", missing, processes, quiet)
+    found = []
+    for sft, experts in by_run:
+        for tokens, expert in experts.items():
+            where = (*run_of(sft), tokens)
+            fine = train_on_ct(root, sft.base, sft.seed, expert, how)
+            ct = Cell(*where, "ct", "fixed", expert=expert)
+            found += [ct, Cell(*where, "ct_then_sft", setting, fine, params=values)]
+            found += _merged(plan, ct, sft)
+    return [_renamed(cell, name) for cell in found]
+
+
+def _merged(plan: Profile, ct: Cell, sft: Cell) -> Iterator[Cell]:
+    for method in MERGED:
+        setting, values = best(plan, method)
+        yield merge_cell(ct, sft, method, setting, method, params=values)
+    without = best(plan, "ties_sv")[1] | {"slack": 0.0}
+    yield merge_cell(ct, sft, "ties_sv", "without slack", "ties_sv", params=without)
+
+
+def _renamed(cell: Cell, name: str) -> Cell:
+    return dataclasses.replace(cell, method=f"{name}/{cell.method}")
