@@ -23,6 +23,8 @@ from langmerge.scale.settings import Run
 MFU = 0.35
 #: What the driver, the kernels and fragments take of a GPU's memory: an assumption, in bytes.
 OVERHEAD = 1.5e9
+#: What the table's memory is of.
+ROWS_TOLD = "Memory is of one row of 2,048 tokens a GPU, with gradient checkpointing."
 #: CT tokens of the paper: 10,240 steps of 2,048 x 512.
 PAPER_CT_TOKENS = 10_240 * 2048 * 512
 
@@ -166,8 +168,8 @@ class Speed:
 
 def table(
     tokens: float, rows: int = 1, sequence: int = 2048, mfu: float = MFU
-) -> Iterator[tuple[str, str, str, int, float, float, float]]:
-    """Rows of (model, GPU, layout, GPUs, bytes of a GPU, tokens a second, hours for `tokens`).
+) -> Iterator[tuple[str, str, int, float, float, float]]:
+    """Rows of (model, GPU, GPUs, bytes of a GPU, tokens a second, hours for `tokens`).
 
     The fewest GPUs, of 1, 2, 4 and so on to 64, that hold the training; sharded above one.
     """
@@ -180,5 +182,4 @@ def table(
             else:
                 continue
             speed = tokens_per_second(shape, gpu, gpus, mfu)
-            layout = "FSDP" if gpus > 1 else "one GPU"
-            yield model, name, layout, gpus, needed, speed, tokens / speed / 3600
+            yield model, name, gpus, needed, speed, tokens / speed / 3600

@@ -20,7 +20,8 @@ from transformers import (
 from langmerge.errors import LangmergeError
 from langmerge.provenance import provenance
 from langmerge.scale import cost
-from langmerge.scale.training import use_bf16
+from langmerge.scale.plan import gb
+from langmerge.scale.training import checkpoint_activations, use_bf16
 
 
 def measure(
@@ -92,7 +93,7 @@ def _model(
     with device:
         model = kind(config).float()
     if checkpointing:
-        model.gradient_checkpointing_enable()
+        checkpoint_activations(model)
     return model.train()
 
 
@@ -129,3 +130,33 @@ def _peak() -> int:
 
     found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return found if sys.platform == "darwin" else found * 1024
+
+
+def lines(found: dict[str, object]) -> list[tuple[str, str]]:
+    """What was measured as lines, with what the paper's trainings would take at that speed."""
+    speed, parameters = float(found["tokens_per_second"]), int(found["parameters"])
+    told = [
+        ("parameters", f"{parameters:,}"),
+        ("a step", f"{found['seconds_per_step']:.3f} s, median of {found['steps']}"),
+        ("tokens/s", f"{speed:,.0f}"),
+        ("FLOP/s", f"{found['flops_per_second']:.3g} (6 a parameter and token)"),
+        ("memory", f"{gb(found['memory'])}, {gb(found['memory_by_formula'])} by formula"),
+    ]
+    gpu = cost.GPUS.get(_listed(str(found["device"])))
+    if gpu is not None:
+        told.append(("MFU", f"{found['flops_per_second'] / gpu.flops:.2f} of {gpu.flops:.3g}"))
+    paper = cost.SHAPES["llama-2-7b"]
+    hours = cost.PAPER_CT_TOKENS / (speed * parameters / paper.parameters) / 3600
+    scaled = f"{hours:,.0f} device hours for {cost.PAPER_CT_TOKENS:,} tokens at 7 B parameters"
+    return [*told, ("the paper's CT", f"{scaled}, scaled by parameters")]
+
+
+def _listed(device: str) -> str:
+    """The name in the table of GPUs of a device as its driver calls it."""
+    return next((name for name in cost.GPUS if set(name.split()) <= set(_words(device))), "")
+
+
+def _words(device: str) -> list[str]:
+    # "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB", "NVIDIA GeForce RTX 4090", "NVIDIA H200"
+    words = device.replace("-", " ").split()
+    return [*words, "141GB"] if "H200" in words else words

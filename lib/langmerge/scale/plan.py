@@ -111,6 +111,18 @@ def lines(run: Run, means: Means) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
+def cost_table(
+    tokens: float, mfu: float = cost.MFU, price: float | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows of the cost table: what `tokens` take by model and GPU."""
+    titles = ["model", "GPU", "GPUs", "memory of each", "tokens/s", f"hours, {tokens:,.0f} tokens"]
+    lines = []
+    for model, name, gpus, needed, speed, hours in cost.table(tokens, mfu=mfu):
+        line = [model, name, str(gpus), gb(needed), f"{speed:,.0f}", f"{hours:,.1f}"]
+        lines.append(line if price is None else [*line, f"{hours * gpus * price:,.2f}"])
+    return (titles if price is None else [*titles, "price"]), lines
+
+
 def fit(need: dict[str, float], means: Means) -> str:
     """What a GPU has to hold, and whether it can."""
     parts = ", ".join(f"{name} {gb(size)}" for name, size in need.items() if name != "sum")

@@ -33,9 +33,10 @@ class Strict(BaseModel):
     @classmethod
     def _known_keys(cls, given: Any) -> Any:
         if isinstance(given, Mapping):
+            known = [field.alias or name for name, field in cls.model_fields.items()]
             for key in given:
-                if key not in cls.model_fields:
-                    raise ValueError(f"no key {key!r}: {nearest(str(key), cls.model_fields)}")
+                if key not in known:
+                    raise ValueError(f"no key {key!r}: {nearest(str(key), known)}")
         return given
 
 

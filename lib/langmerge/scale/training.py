@@ -62,6 +62,11 @@ def finetune(
     return _train(run, progress, callbacks)[run.steps * run.tokens_per_step]
 
 
+def is_done(run: Run) -> bool:
+    """Whether all models of a run are there."""
+    return all(path.is_dir() for path in run.checkpoints().values())
+
+
 def prepare(run: Run, progress: Progress | None = None) -> rows.Rows:
     """Tokenize and pack a run's rows beforehand, where no GPU waits for them."""
     return rows.prepare(run, _tokenizer(run, hub.folder_of(run.model)), progress)
@@ -71,7 +76,7 @@ def _train(
     run: Run, progress: Progress | None, callbacks: Sequence[TrainerCallback]
 ) -> dict[int, Path]:
     folders = {step * run.tokens_per_step: path for step, path in run.checkpoints().items()}
-    if all(path.is_dir() for path in folders.values()):
+    if is_done(run):
         _check_settings(run)
         return folders
     # These come first: they set up the group of processes that all else asks for its place.
@@ -144,7 +149,7 @@ class _InOrder(Trainer):
         # Examples in one row are kept apart only where no cache of keys is made.
         model.config.use_cache = False
         if run.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            checkpoint_activations(model)
         self.run = run
         super().__init__(model=model, args=arguments, train_dataset=data)
 
@@ -323,6 +328,13 @@ def _arguments(run: Run) -> TrainingArguments:
         )
     arguments.gradient_accumulation_steps = rows_ // (run.per_device_batch * devices)
     return arguments
+
+
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Keep the layers' inputs alone, and compute the rest anew in the backward pass."""
+    # The newer name where transformers has it: the older one warns there.
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
 def use_bf16(precision: str) -> bool:
