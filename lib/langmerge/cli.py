@@ -761,6 +761,217 @@ def publish_check(
     typer.echo(f"{site}: {len(publishing.pages(site))} pages, ready for {address}")
 
 
+train_app = typer.Typer(
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    help="Continual pre-training and fine-tuning of models of any size.",
+    epilog=_examples("train ct ct_tel --plan", "train cost", "train measure --shape llama-1b"),
+)
+app.add_typer(train_app, name="train")
+contributed_app = typer.Typer(
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    help="Rows of results that readers contribute.",
+)
+app.add_typer(contributed_app, name="contributed")
+
+RunFile = Annotated[
+    str, typer.Argument(help="Settings of the run (YAML), or shipped ones: ct_tel, sft_flan.")
+]
+OnlyPlan = Annotated[bool, typer.Option("--plan", help="Only say what it would take.")]
+Card = Annotated[str, typer.Option("--gpu", help="The GPU that a plan reckons with.")]
+Cards = Annotated[int, typer.Option("--gpus", min=1, help="How many of it.")]
+Sharded = Annotated[bool, typer.Option("--sharded", help="The model is shared out over them.")]
+TokensPerSecond = Annotated[
+    float | None, typer.Option(min=1e-9, help="Training speed. [default: by formula]")
+]
+Measured = Annotated[
+    Path | None, typer.Option(help="A file of `langmerge train measure --out`, for the speed.")
+]
+Mfu = Annotated[
+    float, typer.Option(min=0.01, max=1, help="The share of its peak that a GPU does, assumed.")
+]
+Price = Annotated[float | None, typer.Option(min=0, help="Of one GPU for an hour.")]
+
+
+@train_app.command(
+    epilog=_examples(
+        "train ct ct_tel --plan --gpu 'A100 80GB' --gpus 8 --sharded", "train ct my.yaml"
+    )
+)
+def ct(
+    run: RunFile,
+    plan: OnlyPlan = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only tokenize and pack the text; needs no GPU.")
+    ] = False,
+    gpu: Card = "RTX 4090",
+    gpus: Cards = 1,
+    sharded: Sharded = False,
+    tokens_per_second: TokensPerSecond = None,
+    measured: Measured = None,
+    mfu: Mfu = 0.35,
+    price: Price = None,
+) -> None:
+    """Continually pre-train a model on running text. Killed, the same command goes on.
+
+    On several devices: `torchrun --nproc_per_node 8 -m langmerge train ct my.yaml`, or
+    `accelerate launch` with a file of data/accelerate.
+    """
+    means = (gpu, gpus, sharded, tokens_per_second, measured, mfu, price)
+    _train("ct", run, plan, prepare, means)
+
+
+@train_app.command(epilog=_examples("train sft sft_flan --plan", "train sft my.yaml"))
+def sft(
+    run: RunFile,
+    plan: OnlyPlan = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only tokenize and pack the examples.")
+    ] = False,
+    gpu: Card = "RTX 4090",
+    gpus: Cards = 1,
+    sharded: Sharded = False,
+    tokens_per_second: TokensPerSecond = None,
+    measured: Measured = None,
+    mfu: Mfu = 0.35,
+    price: Price = None,
+) -> None:
+    """Fine-tune a model on instructions. Killed, the same command goes on."""
+    means = (gpu, gpus, sharded, tokens_per_second, measured, mfu, price)
+    _train("sft", run, plan, prepare, means)
+
+
+def _train(kind: str, source: str, only_plan: bool, only_prepare: bool, means: tuple) -> None:
+    from langmerge.scale import settings
+
+    run = settings.read(kind, source)
+    if only_plan:
+        from langmerge.scale import plan
+
+        _print_table(("plan", str(run.out)), plan.lines(run, plan.Means(*means)))
+        return
+    from langmerge.progress import bar
+    from langmerge.scale import training
+
+    if only_prepare:
+        with bar("Packing rows") as progress:
+            training.prepare(run, progress)
+        typer.echo(run.out / "data")
+        return
+    task = {"ct": training.continual_pretrain, "sft": training.finetune}[kind]
+    if int(os.environ.get("RANK", "0")):  # one process tells for all
+        task(run)
+        return
+    with bar("Training") as progress:
+        task(run, progress)
+    for folder in run.checkpoints().values():
+        typer.echo(folder)
+
+
+@train_app.command(epilog=_examples("train cost", "train cost --tokens 1e8 --mfu 0.4 --price 2.5"))
+def cost(
+    tokens: Annotated[float, typer.Option(min=1, help="Tokens to train on.")] = 1e8,
+    mfu: Mfu = 0.35,
+    price: Price = None,
+) -> None:
+    """Memory, speed and hours by model and GPU, by formula."""
+    from langmerge.scale import cost as costs
+    from langmerge.scale import plan
+
+    titles, rows = plan.cost_table(tokens, mfu, price)
+    _print_table(titles, rows)
+    typer.echo(
+        f"By formula: MFU x peak / (6 x parameters) tokens a second on each GPU; MFU {mfu:.2f} is "
+        f"assumed. {costs.ROWS_TOLD}"
+    )
+
+
+@train_app.command(epilog=_examples("train measure --shape llama-1b --rows 4 --out h100.json"))
+def measure(
+    shape: Annotated[
+        str, typer.Option(help="qwen1.5-0.5b, llama-1b, ... or a folder.")
+    ] = "llama-1b",
+    rows: Annotated[int, typer.Option(min=1, help="Sequences at once.")] = 1,
+    sequence: Annotated[int, typer.Option(min=2, help="Tokens of a sequence.")] = 2048,
+    steps: Annotated[int, typer.Option(min=1, help="Steps that count.")] = 20,
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    checkpointing: Annotated[bool, typer.Option(help="Compute activations anew.")] = True,
+    out: Annotated[Path | None, typer.Option(help="A file (JSON) for --measured.")] = None,
+) -> None:
+    """Measure training's speed and memory here, with random weights of a model's shape."""
+    from langmerge.scale import cost as costs
+    from langmerge.scale import measure as measuring
+    from langmerge.scale import plan
+
+    known = costs.SHAPES.get(shape) or plan.shape(shape)
+    found = measuring.measure(known, rows, sequence, steps, 3, precision, checkpointing)
+    _print_table(("measured", found["device"]), measuring.lines(found))
+    if out is not None:
+        files.write_text(out, json.dumps(found, indent=1) + "\n")
+        typer.echo(out)
+
+
+@app.command(
+    name="hub-small",
+    epilog=_examples(
+        "hub-small --language tel_Telu --plan --gpu 'RTX 4090' --price 0.5",
+        "hub-small --language tel_Telu",
+    ),
+)
+def hub_small(
+    language: Annotated[str, typer.Option("--language", "-l", help="FLORES code.")],
+    settings: Annotated[
+        str, typer.Option(help="Your settings (YAML). [default: the shipped ones]")
+    ] = "hub_small",
+    out: Annotated[
+        Path | None, typer.Option(help="The folder. [default: hub-small/<language> in the home]")
+    ] = None,
+    plan: OnlyPlan = False,
+    gpu: Card = "RTX 4090",
+    tokens_per_second: TokensPerSecond = None,
+    measured: Measured = None,
+    mfu: Mfu = 0.35,
+    price: Price = None,
+) -> None:
+    """The three findings with a model of half a billion parameters, on one GPU. Resumable."""
+    from langmerge import paths
+    from langmerge.scale import hub_small as studies
+    from langmerge.scale import plan as plans
+
+    where = out or paths.home() / "hub-small" / language
+    study = studies.Study(studies.read(settings), language, where)
+    if plan:
+        means = plans.Means(gpu, 1, False, tokens_per_second, measured, mfu, price)
+        _print_table(("plan", str(where)), studies.plan_lines(study, means))
+        return
+    typer.echo(studies.run(study, typer.echo))
+
+
+@contributed_app.command(name="check", epilog=_examples("contributed check rows.jsonl"))
+def check_contributed(
+    file: Annotated[Path, typer.Argument(help="JSON lines, a row a line.")],
+) -> None:
+    """Check rows before they are taken into data/results/contributed."""
+    from langmerge.scale import contributed
+
+    rows = contributed.check(file)
+    counted = ", ".join(sorted({row.language for row in rows}))
+    typer.echo(f"{file}: {len(rows)} rows of {counted} are in order.")
+
+
+@contributed_app.command(name="show")
+def show_contributed() -> None:
+    """Show the accuracies that readers have contributed."""
+    from langmerge.scale import contributed
+
+    titles, rows = contributed.table()
+    if not rows:
+        typer.echo(f"Nobody has contributed rows yet: {contributed.folder()} is where they go.")
+        return
+    _print_table(titles, rows)
+
+
 def parse_seeds(text: str | None) -> list[int] | None:
     """Seeds from ``0,1,2`` or ``0 1 2``; None stays None (the profile's own seeds).
 
