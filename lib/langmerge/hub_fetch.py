@@ -65,7 +65,9 @@ class Repository:
         """The files that are fetched: of a model its weights in one format, never code."""
         from huggingface_hub.utils import filter_repo_objects
 
-        return {name: self.files[name] for name in filter_repo_objects(self.files, **patterns(self))}
+        return {
+            name: self.files[name] for name in filter_repo_objects(self.files, **patterns(self))
+        }
 
     def missing(self) -> dict[str, File]:
         """Those of them that the cache on this disk lacks."""
@@ -83,7 +85,7 @@ def patterns(repository: Repository) -> dict[str, list[str]]:
     """What is fetched of a repository, as `snapshot_download` takes it."""
     if repository.kind == "dataset":
         return {"allow_patterns": list(DATA), "ignore_patterns": []}
-    return hub._patterns(repository.files)
+    return hub.patterns(repository.files)
 
 
 def resolve(name: str, revision: str | None = None, kind: str = "model") -> Repository:
@@ -195,19 +197,29 @@ def verify(repository: Repository) -> None:
         note.write_text(_signature(real))
 
 
-def here(name: str, commit: str, kind: str = "model") -> Path:
-    """The folder of a commit that was fetched before, without a network.
+def from_cache(name: str, commit: str, kind: str = "model") -> Repository:
+    """A commit that was fetched before, as the cache has it, without a network.
 
-    Raises LangmergeError where it is not complete.
+    Its files carry no hashes: those were compared when they were fetched. Raises LangmergeError
+    where it is not complete.
     """
     import huggingface_hub
+    from huggingface_hub import constants
 
-    with explained(name, kind, commit):
-        return Path(
+    inside = constants.REPO_ID_SEPARATOR.join([f"{kind}s", *name.split("/")])
+    folder = cache_folder() / inside / "snapshots" / commit
+    found = {
+        path.relative_to(folder).as_posix(): File(path.stat().st_size)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    repository = Repository(name, kind, commit, commit, False, found)
+    if kind == "model":  # of a data set only the files of one language are fetched
+        with explained(name, kind, commit):
             huggingface_hub.snapshot_download(
-                name, repo_type=kind, revision=commit, local_files_only=True
+                name, revision=commit, local_files_only=True, **patterns(repository)
             )
-        )
+    return repository
 
 
 def is_offline() -> bool:
@@ -267,8 +279,8 @@ def _message(error: Exception, what: str, revision: str | None) -> str:
     if status in (401, 403):
         return f"the hub refuses {what} ({status}): check that your token is valid, {LOGIN}."
     return (
-        f"{what} could not be had from the hub ({_first_line(chain[-1])}). What is complete is kept: "
-        "run the same command again when the network is back."
+        f"{what} could not be had from the hub ({_first_line(chain[-1])}). What is complete is "
+        "kept: run the same command again when the network is back."
     )
 
 
@@ -294,7 +306,9 @@ def _git_hash(path: Path) -> str:
 def _note_of(repository: Repository, stated: File, real: Path) -> Path:
     """Where it is noted that a blob was checked; gone with the cache of its repository."""
     root = next((p for p in real.parents if p.name.startswith(("models--", "datasets--"))), None)
-    return (root or real.parent) / "langmerge-verified" / (stated.sha256 or stated.blob or real.name)
+    return (
+        (root or real.parent) / "langmerge-verified" / (stated.sha256 or stated.blob or real.name)
+    )
 
 
 def _signature(path: Path) -> str:

@@ -37,7 +37,7 @@ def folder_of(reference: str) -> Path:
     import huggingface_hub
 
     with _explained(reference):
-        wanted = _patterns(_files(reference))
+        wanted = patterns(_files(reference))
         name, revision = _at(reference)
         return Path(huggingface_hub.snapshot_download(name, revision=revision, **wanted))
 
@@ -64,7 +64,7 @@ def bytes_to_fetch(reference: str) -> int:
 
     with _explained(reference):
         files = _files(reference)
-        return sum(files[name] for name in filter_repo_objects(files, **_patterns(files)))
+        return sum(files[name] for name in filter_repo_objects(files, **patterns(files)))
 
 
 def _at(reference: str) -> tuple[str, str | None]:
@@ -72,8 +72,11 @@ def _at(reference: str) -> tuple[str, str | None]:
     return name, revision or None
 
 
-def _patterns(files: Iterable[str]) -> dict[str, list[str]]:
-    """What is fetched: safetensors where the repository has them, else ``.bin`` shards."""
+def patterns(files: Iterable[str]) -> dict[str, list[str]]:
+    """What is fetched, as `snapshot_download` takes it: one format of weights, and no code.
+
+    Safetensors where the repository has them, else ``.bin`` shards.
+    """
     weights = "*.safetensors" if any(map(_is_safe, files)) else "*.bin"
     return {
         "allow_patterns": [*_TEXTS, weights],
