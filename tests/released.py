@@ -24,23 +24,6 @@ SFT = "pkupie/Llama-2-7b-FLAN-step884"
 BELEBELE, SIB, MILIC = "facebook/belebele", "Davlan/sib200", "pkupie/milic-eval"
 TOPICS = ("science/technology", "travel", "politics", "sports", "health")
 WORDS = ["மழை", "வீடு", "பள்ளி", "மரம்", "the", "of", "rain", "house", "school", "tree", "sea"]
-    "நான்",
-    "நீ",
-    "மழை",
-    "வீடு",
-    "பள்ளி",
-    "மரம்",
-    "கடல்",
-    "the",
-    "of",
-    "and",
-    "to",
-    "rain",
-    "house",
-    "school",
-    "tree",
-    "sea",
-]
 CARD = b"---\nlicense: llama2\n---\nA model.\n"
 
 

@@ -29,8 +29,7 @@ from langmerge.errors import LangmergeError
 from langmerge.merging import merge
 
 TIES = "weight 0.5 density 0.7"
-MERGES = ("average alpha 0.5", *(f"{m} {TIES}{s}" for m, s in (("ties", ""), ("ties_sv", " slack 1"),
-          ("ties_sv", " slack inf"))))
+MERGES = (
     "average alpha 0.5",
     f"ties {TIES}",
     f"ties_sv {TIES} slack 1",
@@ -181,17 +180,6 @@ def test_the_scores_are_those_of_plain_lm_eval(place, done):
             assert value == pytest.approx(found["results"][row.task][f"{metric},none"])
 
 
-def test_a_second_run_fetches_and_evaluates_nothing(place, done):
-    before = rows(place)
-    asked = len(place.hub.files_asked("GET"))
-    result = command(place, "--language", "tam_Taml", "--keep")
-    assert result.exit_code == 0, result.output
-    assert "Evaluating" not in result.output
-    assert "Merging" not in result.output
-    assert rows(place).equals(before)
-    assert len(place.hub.files_asked("GET")) == asked
-
-
 def test_a_run_stays_with_the_commits_of_the_first(place, done):
     it = chosen(place)
     first = paper.pin(it).commits()
@@ -203,20 +191,23 @@ def test_a_run_stays_with_the_commits_of_the_first(place, done):
         place.hub.commits["model", released.SFT].popitem()
 
 
-def test_what_is_missing_in_the_middle_is_computed_again(place, done):
+def test_what_a_killed_run_left_out_is_computed_again_and_nothing_else(place, done):
     it = chosen(place)
-    whole = it.results.read_text()
-    lines = whole.splitlines(keepends=True)
+    lines = it.results.read_text().splitlines(keepends=True)
     it.results.write_text("".join(lines[:-1]) + lines[-1][: len(lines[-1]) // 2])
     assert len(rows(place)) == len(lines) - 1
+    asked = len(place.hub.files_asked("GET"))
     result = command(place, "--language", "tam_Taml", "--keep")
     assert result.exit_code == 0, result.output
     assert result.output.count("Evaluating") == 1
-    now = [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "provenance")}
-           for line in it.results.read_text().splitlines()]  # fmt: skip
-    then = [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "provenance")}
-            for line in lines]  # fmt: skip
-    assert {json.dumps(row) for row in now} == {json.dumps(row) for row in then}
+    assert "Merging" not in result.output
+    assert len(place.hub.files_asked("GET")) == asked
+    both = [
+        [json.loads(line) for line in text] for text in (lines, it.results.read_text().splitlines())
+    ]
+    for row in both[0] + both[1]:
+        del row["seconds"], row["provenance"]
+    assert both[0] == both[1]
 
 
 def test_the_report_shows_the_rows_and_paired_differences(place, done):
@@ -266,9 +257,6 @@ def test_a_language_without_a_checkpoint_is_refused_with_what_there_is(place):
     assert "no CT checkpoint of Odia" in told
     assert "tam_Taml" in told
     assert "FineWeb-2" in told
-    assert (
-        "laptop" in fails(command(place, "--language", "tam_Taml", "--triple", "labtop")) + "laptop"
-    )
 
 
 @pytest.mark.parametrize(
@@ -314,7 +302,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(place, monk
 
 def test_experts_with_other_tokenizers_are_not_merged(place, tmp_path):
     folders = {}
-    for role, size in (("base", 320), ("ct", 320), ("sft", 310)):
+    for role, size in (("base", 280), ("ct", 280), ("sft", 270)):
         folders[role] = tmp_path / role
         folders[role].mkdir()
         for name, data in released.tokenizer_files(size).items():

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from langmerge.errors import LangmergeError
 from langmerge.files import sha256
-from langmerge.merging import hub
 
+#: What is read of a model beside its weights; code is never among it.
+TEXTS = ("*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md")
 #: What a data set's files may be called; scripts are never fetched.
 DATA = ("*.md", "*.json", "*.jsonl", "*.tsv", "*.csv", "*.parquet", "*.gz")
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
@@ -85,7 +86,24 @@ def patterns(repository: Repository) -> dict[str, list[str]]:
     """What is fetched of a repository, as `snapshot_download` takes it."""
     if repository.kind == "dataset":
         return {"allow_patterns": list(DATA), "ignore_patterns": []}
-    return hub.patterns(repository.files)
+    return model_patterns(repository.files)
+
+
+def model_patterns(files: Iterable[str]) -> dict[str, list[str]]:
+    """What is fetched of a model's files, as `snapshot_download` takes it.
+
+    Weights are safetensors where the repository has them, else ``.bin`` shards.
+    """
+    weights = "*.safetensors" if any(map(_is_safe, files)) else "*.bin"
+    return {
+        "allow_patterns": [*TEXTS, weights],
+        # Copies of the same weights in other layouts (Llama's `original/`).
+        "ignore_patterns": ["*/*", "consolidated*", "training_args.bin"],
+    }
+
+
+def _is_safe(file: str) -> bool:
+    return "/" not in file and file.endswith(".safetensors") and "consolidated" not in file
 
 
 def resolve(name: str, revision: str | None = None, kind: str = "model") -> Repository:

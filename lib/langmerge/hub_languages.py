@@ -122,6 +122,11 @@ def load(code: str) -> HubLanguage:
     path = paths.find("languages", code) or paths.find(FOLDER, code)
     if path is None or Path(code).name != code:
         raise LangmergeError(f"no language {code!r}: {nearest(code, codes())}")
+    return _read(path)
+
+
+@cache
+def _read(path: Path) -> HubLanguage:
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise LangmergeError(f"{path}: a language is a list of `key: value` lines.")

@@ -105,7 +105,10 @@ class Model:
         """What it is called in tables, such as ``ties_sv slack 2``."""
         if self.role != "merge":
             return self.role
-        told = [f"{name} {_plain(value)}" for name, value in self.params.items()]
+        told = [
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in self.params.items()
+        ]
         return " ".join([self.method, *told])
 
     @property

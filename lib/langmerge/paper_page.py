@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from langmerge import files, plotting, statistics
 from langmerge.errors import LangmergeError
 from langmerge.hub_languages import task_set
-from langmerge.paper import Chosen, Model, Pinned, key_of
+from langmerge.paper import ROLES, Chosen, Model, Pinned, key_of
 from langmerge.paper_plan import testable
 from langmerge.paper_run import Setting, items_file
 from langmerge.statistics import Effect
@@ -74,16 +74,11 @@ def differences(
             model.title: _items(chosen, pinned, setting, model, task) for model in chosen.models
         }
         for model in chosen.models:
-            for part in ("base", "ct", "sft"):
-                if model.role == "merge" and not (
-                    answers[model.title] is None or answers[part] is None
-                ):
-                    column = shown_metric(task)
-                    scores = statistics.contrast_scores(
-                        [(1.0, answers[model.title]), (-1.0, answers[part])], column
-                    )
-                    effect = statistics.mean_of_items(scores, "score")
-                    yield model.title, part, task, effect
+            for part in ROLES if model.role == "merge" else ():
+                pair = [(1.0, answers[model.title]), (-1.0, answers[part])]
+                if all(items is not None for _, items in pair):
+                    scores = statistics.contrast_scores(pair, shown_metric(task))
+                    yield model.title, part, task, statistics.mean_of_items(scores, "score")
 
 
 def write(chosen: Chosen, pinned: Pinned, setting: Setting, rows: pd.DataFrame) -> Path:

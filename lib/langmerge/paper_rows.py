@@ -20,7 +20,7 @@ VERSION = 1
 #: Every column and what it holds. A row has all of them.
 COLUMNS = {
     "schema": "this schema's version",
-    "key": "hash of weights, method, parameters and setting: rows of one model in one setting share it",
+    "key": "hash of weights, method, parameters and setting; a model has it in all its rows",
     "triple": "which triple of checkpoints",
     "language": "FLORES code",
     "role": "base, ct, sft or merge",
