@@ -1066,6 +1066,87 @@ def _errno(error: BaseException) -> int | None:
     return int(found.group(1)) if found else None
 
 
+@app.command(
+    epilog=_examples(
+        "paper",
+        "paper --language tam_Taml --plan",
+        "paper --language tam_Taml",
+        "paper --language ind_Latn --limit 50",
+    )
+)
+def paper(
+    language: Annotated[
+        str | None, typer.Option("--language", "-l", help="FLORES code. [default: list them]")
+    ] = None,
+    triple: Annotated[
+        str | None, typer.Option(help="Which checkpoints: paper or laptop. [default: what fits]")
+    ] = None,
+    laptop: Annotated[
+        bool, typer.Option("--laptop", help="The same as --triple laptop: 0.5B models.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what would be fetched, and what it takes.")
+    ] = False,
+    slack: Annotated[
+        list[float] | None, typer.Option(help="A slack; may be repeated, and inf.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Items a task, for a trial. [default: all]")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda:0, mps. [default: the best]")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="To evaluate in. [default: bfloat16, float32 on a CPU]")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts at once.")] = 8,
+    threads: Annotated[int, typer.Option(min=1, help="Threads to merge with.")] = 1,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the merged models on disk.")] = False,
+    repin: Annotated[
+        bool, typer.Option("--repin", help="Take today's revisions in place of the first run's.")
+    ] = False,
+    study: Annotated[
+        Path | None, typer.Option(help="Triples and grid of your own, as data/paper.yaml has them.")
+    ] = None,
+) -> None:
+    """Merge released checkpoints and evaluate them, against their parts and over slacks.
+
+    Fetches, diagnoses, merges and evaluates; rows are kept as they come, and the same command goes
+    on where it was stopped.
+    """
+    from langmerge import paper as papers
+
+    if laptop and triple not in (None, "laptop"):
+        raise LangmergeError(f"--laptop and --triple {triple} say different things: give one.")
+    written = papers.read_study(study)
+    if language is None:
+        _print_released(written)
+        return
+    chosen = papers.choose(language, "laptop" if laptop else triple, written, slack or ())
+    from langmerge import paper_page, paper_plan, paper_run
+
+    setting = paper_run.setting(device, dtype, batch_size, limit)
+    if plan:
+        _print_table(
+            ("plan", chosen.name),
+            paper_plan.plan(chosen, papers.pin(chosen, repin), setting).rows,
+        )
+        return
+    options = paper_run.Options(threads=threads, keep=keep, repin=repin)
+    rows, pinned = paper_run.run(chosen, setting, options, tell=typer.echo)
+    _print_table(*paper_page.table(chosen, rows))
+    typer.echo(paper_page.write(chosen, pinned, setting, rows))
+    typer.echo(chosen.results)
+
+
+def _print_released(study: Any) -> None:
+    """Which languages have released checkpoints, and what those can test."""
+    from langmerge import paper as papers
+
+    _print_table(("language", "name", "checkpoint", "tasks"), papers.overview(study))
+    _print_table(("released weights can test", ""), papers.TESTABLE)
+
+
 def main() -> None:
     """Run the command line; a mendable error is one message on stderr and exit code 2."""
     try:

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from langmerge import orthography, paths
+from langmerge import hub_languages, orthography, paths
 from langmerge.errors import LangmergeError, nearest, readable
 from langmerge.files import read_yaml
 from langmerge.world import CONSTRUCTIONS, Inventory, concepts, everything
@@ -201,6 +201,8 @@ def load(code: str) -> Language:
         return controls.generate(int(control[1]))
     path = paths.find("languages", str(code)) if re.fullmatch(r"\w+", str(code)) else None
     if path is None:
+        if told := hub_languages.refusal(str(code)):
+            raise LangmergeError(told)
         raise LangmergeError(
             f"no language {code!r}: {nearest(str(code), codes())} "
             "(or a control language, zzz_0000 to zzz_9999)"
