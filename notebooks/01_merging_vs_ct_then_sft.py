@@ -23,11 +23,20 @@
 # `data/claims.yaml` before the run.
 
 # %%
+from importlib.util import find_spec
+
+if find_spec("langmerge") is None:
+    raise ModuleNotFoundError(
+        "This notebook needs langmerge. Get the study (the book's download button has it as a "
+        "zip), unpack it, run `pip install -e .` in its folder, and restart the kernel."
+    )
+
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
 from langmerge import claims, languages, live, plotting, reference, statistics, study
+from langmerge.data_card import marked
 from langmerge.notebook import check_parameters, figure, glue
 from langmerge.provenance import footer
 
@@ -48,7 +57,7 @@ target = languages.load(language)
 plotting.use_style()
 pd.set_option("display.precision", 3)
 Markdown(
-    f"The target language is **{target.name}** ({target.autonym}; {target.family}; "
+    f"The target language is **{target.name}** ({marked(target, target.autonym)}; {target.family}; "
     f"word order {target.word_order}). "
     + (
         "Its words are generated."

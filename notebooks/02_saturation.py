@@ -22,11 +22,20 @@
 # the election discards, layer by layer, as CT grows.
 
 # %%
+from importlib.util import find_spec
+
+if find_spec("langmerge") is None:
+    raise ModuleNotFoundError(
+        "This notebook needs langmerge. Get the study (the book's download button has it as a "
+        "zip), unpack it, run `pip install -e .` in its folder, and restart the kernel."
+    )
+
 import pandas as pd
 import torch
 from IPython.display import HTML, Markdown, display
 
 from langmerge import claims, languages, live, merging, plotting, reference, statistics, study
+from langmerge.data_card import marked
 from langmerge.notebook import check_parameters, figure, glue
 from langmerge.provenance import footer
 
@@ -44,7 +53,7 @@ density = 0.7  # share of each task vector that the example below keeps
 check_parameters(["language", "profile", "seeds", "budgets", "density"], globals())
 target = languages.load(language)
 plotting.use_style()
-Markdown(f"The target language is **{target.name}** ({target.autonym}).")
+Markdown(f"The target language is **{target.name}** ({marked(target, target.autonym)}).")
 
 # %%
 results = study.run(language=language, profile=profile, seeds=seeds, budgets=budgets)

@@ -23,6 +23,14 @@
 # $\xi = \infty$ SFT is never out-voted.
 
 # %%
+from importlib.util import find_spec
+
+if find_spec("langmerge") is None:
+    raise ModuleNotFoundError(
+        "This notebook needs langmerge. Get the study (the book's download button has it as a "
+        "zip), unpack it, run `pip install -e .` in its folder, and restart the kernel."
+    )
+
 import math
 
 import pandas as pd
@@ -30,6 +38,7 @@ import torch
 from IPython.display import HTML, Markdown, display
 
 from langmerge import claims, languages, live, merging, plotting, reference, statistics, study
+from langmerge.data_card import marked
 from langmerge.notebook import check_parameters, figure, glue
 from langmerge.provenance import footer
 
@@ -47,7 +56,7 @@ slack = 1.0  # the slack of the worked example below
 check_parameters(["language", "profile", "seeds", "budgets", "slack"], globals())
 target = languages.load(language)
 plotting.use_style()
-Markdown(f"The target language is **{target.name}** ({target.autonym}).")
+Markdown(f"The target language is **{target.name}** ({marked(target, target.autonym)}).")
 
 # %% [markdown]
 # ## The election, in full

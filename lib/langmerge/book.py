@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from langmerge import execution, offline, paths
+from langmerge import bundle, execution, offline, paths
 from langmerge.errors import LangmergeError
 from langmerge.execution import Job
 from langmerge.progress import bar
@@ -60,7 +60,7 @@ def build(
     shipped = read_toc(root / "_toc.yml")
     codes = list(dict.fromkeys([*toc_languages(shipped), *(languages or ())]))
     toc = extend_toc(shipped, codes)
-    from langmerge import data_card
+    from langmerge import data_card, explorer, reference
 
     results = _study(codes, profile, seeds, console)
     jobs = _jobs(results, seeds, toc)
@@ -71,6 +71,8 @@ def build(
         execution.write_atomically(root / EXECUTED / name, text)
     execution.write_atomically(root / EXECUTED / "verdicts.md", verdicts(results))
     execution.write_atomically(root / EXECUTED / "answer.md", answer(results, root / EXECUTED))
+    choices = explorer.page(reference.load(), root / EXECUTED)
+    execution.write_atomically(root / EXECUTED / "explorer.md", choices)
     index = _render(root, toc, output or root, strict, jobs, console)
     console.print(f"The book: [bold]{index}[/bold]", soft_wrap=True)
     return index
@@ -363,6 +365,7 @@ def render(root: Path, toc: dict[str, Any], strict: bool) -> Path:
     if done.returncode or not (site / "index.html").is_file():
         raise LangmergeError(f"jupyter-book failed:\n{complaints(done.stdout)}\nAll of it: {log}")
     (site / ".nojekyll").touch()
+    bundle.write(root, site / bundle.NAME)
     if external := offline.external_references(site):
         raise LangmergeError("The site would load from elsewhere:\n" + "\n".join(external))
     return site

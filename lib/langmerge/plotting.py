@@ -515,6 +515,14 @@ def _present(results: Results, methods: Sequence[str] | None, default: Sequence[
     return list(methods)
 
 
+def _run(results: Results, language: str) -> str:
+    """Which run to make for what is missing."""
+    return (
+        f"`langmerge run --language {language} --profile {results.profile}` makes it, if the "
+        "profile lists it."
+    )
+
+
 def _means(
     results: Results,
     methods: Sequence[str] | None,
@@ -529,7 +537,15 @@ def _means(
     means = statistics.summarize(results, metric, task, language, **wanted)
     lacking = [method for method in methods or () if method not in set(means["method"])]
     if lacking:
-        raise LangmergeError(f"the results hold no {lacking[0]!r} with setting {setting!r}.")
+        raise LangmergeError(
+            f"the results for {language} hold no {lacking[0]!r} with setting {setting!r}: "
+            f"{_run(results, language)}"
+        )
+    if means.empty:
+        raise LangmergeError(
+            f"the results for {language} hold nothing to draw ({metric}, {', '.join(chosen)}): "
+            f"{_run(results, language)}"
+        )
     order = means["method"].map(chosen.index)
     means = means.assign(order=order).sort_values(["order", "ct_tokens"]).drop(columns="order")
     return means, statistics.per_seed(results, metric, task, language, **wanted)
@@ -595,8 +611,8 @@ def _tensors(results: Results, method: str, setting: str, language: str) -> pd.D
         found = found[found["method"] == method]
     if found.empty:
         raise LangmergeError(
-            f"no diagnostics of {method!r} with setting {setting!r} for {language}: run the "
-            "study with merges that elect signs."
+            f"no diagnostics of {method!r} with setting {setting!r} for {language}: "
+            f"{_run(results, language)}"
         )
     return found
 
@@ -634,7 +650,7 @@ def _sweep(results: Results, metric: str, language: str) -> tuple[pd.DataFrame, 
         swept = read(results, metric, "mean", language, method="ties_sv", setting="sweep")
         if swept.empty:
             raise LangmergeError(
-                f"the results for {language} hold no slack sweep: run a profile that lists slacks."
+                f"the results for {language} hold no slack sweep: {_run(results, language)}"
             )
         if not (swept["slack"] == 0).any():
             plain = read(results, metric, "mean", language, method="ties_mean", setting="tuned")
