@@ -220,8 +220,8 @@ def test_bases_are_not_mixed_up():
     run.items = pd.concat([run.items, other.items])
     items = statistics.items_with_base(run)
     part = items[(items["method"] == "sft")]
-    assert statistics.paired(part, part).seeds == 2
-    assert statistics.paired(part, part).n == 2 * 4 * 30
+    same = statistics.paired(part, part)
+    assert (same.seeds, same.bases, same.n) == (1, 2, 2 * 4 * 30)
 
 
 def test_summary_is_the_mean_of_the_rows():
