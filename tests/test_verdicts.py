@@ -1,4 +1,4 @@
-"""The verdicts page: from the claims and the runs alone, with "not tested" where data are missing."""
+"""The verdicts page: from claims and runs alone, and "not tested" where data are missing."""
 
 import re
 
