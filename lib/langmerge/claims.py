@@ -649,7 +649,7 @@ def _chosen(results: Results, claim: Claim, term: Term, frame: pd.DataFrame) -> 
             "Keep one of them in the results."
         )
     where = ["language", "base", "seed", "ct_tokens"]
-    present = set(found[where].itertuples(index=False, name=None))
+    present = set(found[where].drop_duplicates().itertuples(index=False, name=None))
     bases = results.rows.groupby("language")["base"].unique()
     wanted = itertools.product(results.languages, results.seeds, budgets)
     for language, seed, budget in wanted:
