@@ -256,12 +256,17 @@ class Base:
 
     def between(self, language: str) -> list[str] | None:
         """The tasks on which a language starts between chance and ceiling; None if not measured."""
+        its = self.standing(language)
+        return None if its is None else list(its.loc[its["standing"] == "between", "task"])
+
+    def standing(self, language: str) -> pd.DataFrame | None:
+        """How English SFT alone does in a language, as `readiness.check` gives; None as above."""
         path = self.folder / READINESS
         if not path.is_file():
             return None
         table = pd.read_csv(path)
         its = table[table["language"] == language]
-        return list(its.loc[its["standing"] == "between", "task"]) if len(its) else None
+        return its if len(its) else None
 
     def require_ready(self, language: str) -> None:
         """Raise LangmergeError where an extension did not bring its language above chance."""

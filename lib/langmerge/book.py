@@ -61,6 +61,7 @@ def build(
     codes = list(dict.fromkeys([*toc_languages(shipped), *(languages or ())]))
     toc = extend_toc(shipped, codes)
     from langmerge import data_card, explorer, reference
+    from langmerge import verdicts as verdicts_page
 
     results = _study(codes, profile, seeds, console)
     jobs = _jobs(results, seeds, toc)
@@ -69,6 +70,7 @@ def build(
     execution.write_atomically(root / EXECUTED / "samples.md", samples())
     for name, text in data_card.page().items():
         execution.write_atomically(root / EXECUTED / name, text)
+    verdicts_page.save(results, root / EXECUTED)
     execution.write_atomically(root / EXECUTED / "verdicts.md", verdicts(results))
     execution.write_atomically(root / EXECUTED / "answer.md", answer(results, root / EXECUTED))
     choices = explorer.page(reference.load(), root / EXECUTED)
@@ -139,14 +141,14 @@ def answer(results: dict[str, Any], folder: Path) -> str:
         asked, where = found, name
     else:
         where = f"{len(asked.languages)} {where}"
+    judged = claims.judge_all(asked)
     said = []
     for number, (title, claim) in enumerate(HEADLINES.items(), start=1):
-        judged = {verdict.claim: verdict for verdict in claims.judge(asked, number)}
         verdict = judged[claim]
-        said.append(
-            f"{number}. **{title}: {verdict.verdict}.** {verdict.statement}: "
-            f"{claims.effect(verdict)}, {verdict.interval()} ({where})."
-        )
+        measured = f"{claims.effect(verdict)}, {verdict.interval()} ({where})"
+        if verdict.verdict == claims.NOT_TESTED:
+            measured = f"not tested ({where})"
+        said.append(f"{number}. **{title}: {verdict.verdict}.** {verdict.statement}: {measured}.")
     caption = (
         f"Accuracy on tasks in {name} against tokens of continual pre-training: the usual way, "
         "merges, and the two models that a merge is made of. Bars are 95 % intervals."
@@ -176,30 +178,28 @@ def verdicts(results: dict[str, Any]) -> str:
     many = reference.load()
     if many is not None:
         runs[f"{len(many.languages)} languages"] = many
-    judged = [
-        {
-            verdict.claim: verdict
-            for finding in sorted({claim.finding for claim in stated})
-            for verdict in claims.judge(found, finding, stated, missing_ok=True)
-        }
-        for found in runs.values()
-    ]
+    judged = [claims.judge_all(found, stated) for found in runs.values()]
     names = " | ".join(f"{name}, in the lab" for name in runs)
     lines = [f"| Finding | Claim | {names} | at 7B |", "|---" * (3 + len(runs)) + "|"]
     for claim in stated:
         row = [its[claim.id] for its in judged]
-        words = " | ".join(
-            f"**{verdict.verdict}**: {claims.effect(verdict)}, {verdict.interval()}"
-            if verdict.verdict != claims.NOT_TESTED
-            else verdict.verdict
-            for verdict in row
-        )
+        words = " | ".join(map(_in_short, row))
         lines.append(f"| {claim.finding} | {claim.statement} | {words} | {row[0].at_7b} |")
     rests = "; ".join(
         f"{name}: {_seeds(found.seeds)}, profile `{found.profile}`" for name, found in runs.items()
     )
     notes = {found.plan.note for found in results.values() if found.plan.note}
     return "\n".join(lines) + f"\n\n{rests}.\n" + "".join(f"\n**{note}**\n" for note in notes)
+
+
+def _in_short(verdict: Any) -> str:
+    """A verdict for a cell of a table: the word alone where nothing was tested."""
+    from langmerge import claims
+
+    word = f"**{verdict.verdict}**"
+    if verdict.verdict == claims.NOT_TESTED:
+        return word
+    return f"{word}: {claims.effect(verdict)}, {verdict.interval()}"
 
 
 def _seeds(seeds: Sequence[int]) -> str:

@@ -972,6 +972,62 @@ def show_contributed() -> None:
     _print_table(titles, rows)
 
 
+@app.command(epilog=_examples("power --plan", "power", "power --languages 16 --bases 3 --seeds 2"))
+def power(
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what of the pilot is there, and what it takes.")
+    ] = False,
+    languages: Annotated[
+        int | None, typer.Option(min=2, help="Languages. [default: the reference run's]")
+    ] = None,
+    bases: Annotated[
+        int | None, typer.Option(min=1, help="Bases. [default: the reference run's]")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Run seeds. [default: the reference run's]")
+    ] = None,
+    base_spread: Annotated[
+        float,
+        typer.Option(min=0, help="How much bases differ, if languages differ by 1."),
+    ] = 0.5,
+    profile: Annotated[str, typer.Option("--profile", "-p", help="The pilot.")] = "pilot",
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes. [default: one per core]")
+    ] = None,
+) -> None:
+    """Say what a run of some size could show, from a pilot on the development languages.
+
+    Runs what is missing of the pilot, slice by slice, and writes data/power.csv.
+    """
+    from langmerge import power as powers
+    from langmerge import reference as runs
+
+    if plan:
+        reference(plan=True, profile=profile)
+        return
+    usual = powers.design()
+    size = powers.Design(languages or usual.languages, bases or usual.bases, seeds or usual.seeds)
+    runs.run(profile, processes=processes)
+    table = powers.measure(size, profile, base_spread=base_spread)
+    columns = ["claim", "truth", "effect", "spread", "holds", "fails", "inconclusive"]
+    _print_table(columns, (map(_brief, r) for r in table[columns].itertuples(index=False)))
+    typer.echo(
+        f"Of {size.languages} languages on {size.bases} base(s), {size.seeds} seed(s) each; the "
+        "table is in data/power.csv."
+    )
+
+
+@app.command(epilog=_examples("coverage"))
+def coverage() -> None:
+    """Simulate how often the study's 95 % intervals hold the truth, for the book."""
+    from langmerge import coverage as intervals
+
+    table = intervals.measure()
+    columns = ["units", "number", "spread", "interval", "coverage"]
+    _print_table(columns, (map(_brief, r) for r in table[columns].itertuples(index=False)))
+    typer.echo("The table is in data/coverage.csv.")
+
+
 def parse_seeds(text: str | None) -> list[int] | None:
     """Seeds from ``0,1,2`` or ``0 1 2``; None stays None (the profile's own seeds).
 
