@@ -1,6 +1,7 @@
 """The preflight: each finding, its mend, and the exit code, with machines that are not this one."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from langmerge import cli, doctor
+from langmerge import cli, doctor, paths
 from langmerge.doctor import Check
 
 GIB = 2**30
@@ -104,11 +105,9 @@ def test_a_base_or_package_that_does_not_load_is_told_in_its_own_words():
     assert found.status == "fail" and "base is corrupted" in found.found
 
 
-def test_the_probe_finds_a_damaged_base_and_needs_no_network(monkeypatch, tiny_files, tmp_path):
+def test_the_probe_finds_a_damaged_base(monkeypatch, tmp_path):
     base = tmp_path / "base"
-    base.mkdir()
-    for path in tiny_files.base.iterdir():
-        (base / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(paths.data() / "base", base)
     (base / "tokenizer.json").write_text("{}")
     monkeypatch.setenv("LANGMERGE_BASE", str(base))
     told = doctor._probe()

@@ -85,7 +85,7 @@ def test_it_holds_each_expert_once_and_the_base(made):
 def test_what_is_there_stays_and_what_is_damaged_is_mended(made, elsewhere):
     packed, _ = made
     kit.use(packed.path)
-    first, second = sorted((elsewhere / "store" / "ct").iterdir())[:2]
+    first, second = sorted((elsewhere / "store" / "sft").iterdir())[:2]
     (first / "mark").touch()
     (second / "model.safetensors").write_bytes(b"half")
     kit.use(packed.path)

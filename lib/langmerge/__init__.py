@@ -6,9 +6,10 @@ The modules in the order in which data flows:
 - models: ``model``, ``train``, ``base``, ``experts``, ``merging``
 - study: ``harness``, ``evaluate``, ``cells``, ``grid``, ``study``, ``tuning``
 - evidence: ``statistics``, ``claims``, ``plotting``, ``live``
-- book: ``notebook``, ``execution``, ``book``
-- under all of them: ``paths``, ``files``, ``store``, ``profiles``, ``jobs``, ``progress``,
-  ``provenance``, ``errors``
+- book: ``notebook``, ``execution``, ``book``, ``publishing``
+- around the study: ``kit``, ``doctor``
+- under all of them: ``paths``, ``files``, ``store``, ``profiles``, ``jobs``, ``cluster``,
+  ``progress``, ``provenance``, ``errors``
 """
 
 import os

@@ -50,10 +50,10 @@ told = {}
 import torch
 told["torch"], told["cuda"] = torch.__version__, torch.version.cuda
 told["gpu"] = torch.cuda.is_available()
-from langmerge import base, study
+from langmerge import base
 start = base.load()
 told["base"], told["languages"] = start.hash, len(start.languages)
-from langmerge import plotting
+from langmerge import plotting, study
 told["fonts"] = {s: plotting.font_for(t) is not None for s, t in json.loads(sys.argv[1]).items()}
 print(json.dumps(told))
 """

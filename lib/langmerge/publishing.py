@@ -29,6 +29,8 @@ FOLDER = "_build/publish"
 #: The address of a check on this machine; a workflow gives the real one.
 NOWHERE = "http://localhost/langmerge/"
 _SITEMAP = "http://www.sitemaps.org/schemas/sitemap/0.9"
+#: What has a meaning in an address, and what is written as bytes already.
+_SAFE = ":/?#[]@!$&'()*+,;=~%"
 #: The path under which the check serves the site.
 _BELOW = "/some/where/"
 
@@ -172,7 +174,8 @@ def _unserved(site: Path, told: dict[str, Links]) -> list[str]:
             for link in dict.fromkeys(its.all):
                 if urlsplit(link).scheme or urlsplit(link).netloc:
                     continue
-                target, _, anchor = urljoin(here, link).partition("#")
+                # Browsers write letters of other scripts so too.
+                target, _, anchor = quote(urljoin(here, link), safe=_SAFE).partition("#")
                 if target not in known:
                     known[target] = _answers(target)
                 if known[target]:
