@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from transformers import (
@@ -239,16 +238,21 @@ def save(
 
     model: plain, or wrapped by DDP or FSDP, on all processes alike: its shards are gathered.
     """
-    weights = get_model_state_dict(
-        model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
-    )
-    if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
-        return
+    if torch.distributed.is_initialized():
+        # Here, for it takes seconds to import, which a single process need not wait for.
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights = get_model_state_dict(model, options=options)
+        if torch.distributed.get_rank() != 0:
+            return
+    else:
+        weights = model.state_dict()
     inner = model.module if hasattr(model, "module") else model
     temporary = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     tied = getattr(inner, "all_tied_weights_keys", None) or {}
-    weights = {name: one.to(dtype) for name, one in weights.items() if name not in tied}
+    weights = {k: one.to("cpu", dtype) for k, one in weights.items() if k not in tied}
     inner.save_pretrained(temporary, state_dict=weights)
     tokenizer.save_pretrained(temporary)
     config = json.loads((temporary / "config.json").read_text(encoding="utf-8"))
