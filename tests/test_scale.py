@@ -375,6 +375,13 @@ def test_rows_that_devices_cannot_share_are_refused(hub, tmp_path):
         training.continual_pretrain(ct(hub, tmp_path / "ct", per_device_batch=3))
 
 
+def test_fsdp_without_a_gpu_is_refused_instead_of_falling_back(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(LangmergeError, match="FSDP needs GPUs"):
+        training.continual_pretrain(ct(hub, tmp_path / "ct"))
+
+
 # Two processes
 
 

@@ -125,8 +125,9 @@ def _manager(asked: Asked) -> object:
 
 
 def _spec(task: str, asked: Asked) -> dict[str, object]:
+    shots = {"num_fewshot": asked.fewshot}
     if task not in asked.data:
-        return {"task": task}
+        return {"task": task, **shots}
     path = Path(asked.data[task]).expanduser()
     if not path.is_file():
         raise LangmergeError(f"data of {task}: there is no file {path}.")
@@ -139,7 +140,7 @@ def _spec(task: str, asked: Asked) -> dict[str, object]:
         "dataset_kwargs": files,
         "test_split": "test",
         "fewshot_split": "test",
-        "num_fewshot": asked.fewshot,
+        **shots,
     }
 
 

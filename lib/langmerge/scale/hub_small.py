@@ -386,6 +386,8 @@ def _check_same(study: Study) -> None:
     """Raise LangmergeError where the folder was begun with other settings or another language."""
     path = study.out / "study.json"
     now = {"language": study.language, **study.wanted.model_dump(mode="json")}
+    for kind in ("ct", "sft", "ct_then_sft"):  # what changes no result may be changed
+        now[kind] = {key: value for key, value in now[kind].items() if key not in training.FREE}
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
         free = ("questions", "merges", "keep_merges", "items_a_task", "tokens_per_item")

@@ -38,7 +38,7 @@ class Means:
         if self.tokens_per_second is not None:
             return cost.Speed(self.tokens_per_second, "as stated")
         if self.measured is not None:
-            return _measured(self.measured, shape)
+            return _measured(self.measured, shape, self.gpus)
         told = f"by formula, MFU {self.mfu:.2f} assumed"
         return cost.Speed(cost.tokens_per_second(shape, card, self.gpus, self.mfu), told)
 
@@ -51,7 +51,7 @@ class Means:
         return f"{text}, price {hours * self.gpus * self.price:,.2f}"
 
 
-def _measured(path: Path, shape: cost.Shape) -> cost.Speed:
+def _measured(path: Path, shape: cost.Shape, gpus: int) -> cost.Speed:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         speed, parameters = float(found["tokens_per_second"]), int(found["parameters"])
@@ -61,10 +61,12 @@ def _measured(path: Path, shape: cost.Shape) -> cost.Speed:
             f"{path}: it is no file of `langmerge train measure --out` ({type(error).__name__}: "
             f"{error})."
         ) from None
-    if parameters == shape.parameters:
-        return cost.Speed(speed, f"measured on {device}")
-    told = f"measured on {device} at {parameters / 1e9:.2f} B parameters, scaled by parameters"
-    return cost.Speed(speed * parameters / shape.parameters, told)
+    told = f"measured on one {device}"
+    if gpus > 1:
+        told += f", times {gpus}"
+    if parameters != shape.parameters:
+        told += f" at {parameters / 1e9:.2f} B parameters, scaled by parameters"
+    return cost.Speed(gpus * speed * parameters / shape.parameters, told)
 
 
 def shape(model: str) -> cost.Shape:
@@ -94,7 +96,7 @@ def lines(run: Run, means: Means) -> list[tuple[str, str]]:
     )
     tokens = run.steps * run.tokens_per_step
     speed = means.speed(sizes)
-    disk = cost.disk(sizes, run)
+    disk = cost.disk(sizes.parameters, run)
     saved = ", ".join(f"{step * run.tokens_per_step:,}" for step in run.checkpoints())
     return [
         ("model", f"{run.model}, {sizes.parameters:,} parameters"),
