@@ -132,9 +132,8 @@ def test_other_settings_and_languages_are_refused(study_file, done):
         hub_small.run(other)
     smaller = wanted.model_copy(update={"ct": {**wanted.ct, "per_device_batch": 1}})
     hub_small.run(hub_small.Study(smaller, "tel_Telu", study.out))  # no result depends on it
-    with pytest.raises(LangmergeError, match="uig_Arab: lm-eval has no task"):
-        nothing = wanted.model_copy(update={"questions": hub_small.Questions()})
-        hub_small.Study(nothing, "uig_Arab", study.out)
+    with pytest.raises(LangmergeError, match="xyz_Latn: lm-eval has no task"):
+        hub_small._asked(hub_small.Questions(), "xyz_Latn", {})
     with pytest.raises(LangmergeError, match="tel_Teluu"):
         hub_small.Study(wanted, "tel_Teluu", study.out)
 
@@ -162,6 +161,25 @@ def test_items_without_a_column_are_told(tmp_path):
     path = write_lines(tmp_path / "items.jsonl", [{"question": "a", "correct_answer_num": "1"}])
     with pytest.raises(LangmergeError, match="schema of the task's data set"):
         evaluation.load_tasks(evaluation.Asked((TASK,), {TASK: path}))
+
+
+def test_tasks_of_ones_own_come_from_their_folder(hub, tmp_path):  # noqa: F811
+    task = {
+        "task": "langmerge_own",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": "nowhere"}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{ask}}",
+        "doc_to_choice": ["ko", "sa"],
+        "doc_to_target": "right",
+    }
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(task))
+    data = write_lines(tmp_path / "d.jsonl", ({"ask": f"vu {i}", "right": i % 2} for i in range(6)))
+    asked = evaluation.Asked(("langmerge_own",), {"langmerge_own": data}, tmp_path, items=4)
+    (score,) = evaluation.evaluate(hub / "base", asked)
+    assert (score.n, score.chance) == (4, 0.5)
+    assert [item["answer"] for item in score.items] == [0, 1, 0, 1]
 
 
 def test_the_shipped_settings_are_a_study_of_every_language_with_tasks(tmp_path):

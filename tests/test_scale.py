@@ -492,6 +492,8 @@ def test_a_measurement_is_what_a_plan_reckons_with(hub, tmp_path):
     assert told["time"] == "1.0 h, price 4.00"
     path.write_text(json.dumps(found | {"tokens_per_second": 100.0, "parameters": 1}))
     assert "scaled" in dict(plan.lines(run, plan.Means(measured=path)))["speed"]
+    with pytest.raises(LangmergeError, match="precision 'fp8'"):
+        measure.measure(shape, precision="fp8")
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,14 @@ class Speed:
     tokens_per_second: float
     told: str
 
+    def __str__(self) -> str:
+        speed = self.tokens_per_second
+        return (
+            f"{speed:,.0f} tokens/s ({self.told})"
+            if speed >= 10
+            else f"{speed:.2g} tokens/s ({self.told})"
+        )
+
     def seconds(self, tokens: float) -> float:
         """Seconds of training."""
         return tokens / self.tokens_per_second

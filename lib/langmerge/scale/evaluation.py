@@ -120,7 +120,8 @@ def _manager(asked: Asked) -> object:
     from lm_eval.tasks import TaskManager
 
     own = Path(tasks.__file__).parent
-    folders = {own / task.partition("_")[0] for task in asked.tasks}
+    known = [task for task in asked.tasks if not task.startswith("langmerge_")]  # tasks of our own
+    folders = {own / task.partition("_")[0] for task in known}
     include = [*sorted(folders), *([asked.folder] if asked.folder else [])]
     if all(folder.is_dir() for folder in folders):
         return TaskManager(include_path=include, include_defaults=False)

@@ -355,7 +355,8 @@ def hash_of(folder: Path) -> str:
 
 
 def _asked(questions: Questions, language: str, known: Mapping[str, object]) -> evaluation.Asked:
-    tasks = questions.tasks or list(known.get("lm_eval", []))
+    tasks = questions.tasks or [*known.get("lm_eval", ()), *known.get("own_tasks", ())]
+    own = paths.data() / "tasks"
     if not tasks:
         raise LangmergeError(
             f"{language}: lm-eval has no task for it that its file names. Name some in settings of "
@@ -367,7 +368,7 @@ def _asked(questions: Questions, language: str, known: Mapping[str, object]) -> 
     return evaluation.Asked(
         tuple(tasks),
         questions.data,
-        questions.folder,
+        questions.folder or (own if own.is_dir() else None),
         questions.items,
         questions.batch_size,
         questions.fewshot,
@@ -440,7 +441,7 @@ def plan_lines(study: Study, means: plan.Means) -> Iterator[tuple[str, str]]:
     yield "evaluation", f"{study.models()} models, {', '.join(study.asked.tasks)}: {items}"
     yield "memory of the GPU", plan.fit(need, means)
     yield "disk", plan.gb(models + 4.0 * (ct + sft + again))
-    yield "speed", f"{speed.tokens_per_second:,.0f} tokens/s on {means.gpu} ({speed.told})"
+    yield "speed", f"{speed} on {means.gpu}"
     yield "time of training", means.paid(speed.seconds(ct + sft + again))
     yield "time of evaluation", means.paid(speed.seconds(scoring))
     yield "together", means.paid(speed.seconds(ct + sft + again + scoring))

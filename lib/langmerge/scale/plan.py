@@ -65,7 +65,7 @@ def _measured(path: Path, shape: cost.Shape, gpus: int) -> cost.Speed:
     if gpus > 1:
         told += f", times {gpus}"
     if parameters != shape.parameters:
-        told += f" at {parameters / 1e9:.2f} B parameters, scaled by parameters"
+        told += f" at {parameters:,} parameters, scaled by them"
     return cost.Speed(gpus * speed * parameters / shape.parameters, told)
 
 
@@ -103,14 +103,20 @@ def lines(run: Run, means: Means) -> list[tuple[str, str]]:
         ("data", "; ".join(f"{one.name} (share {one.share:g})" for one in run.data)),
         ("tokens", f"{tokens:,} in {run.steps:,} steps of {run.tokens_per_step:,}"),
         ("saved after", f"{saved} tokens"),
-        ("rate", f"{run.learning_rate:g}, cosine to {run.min_learning_rate:g} in "
-                 f"{run.decay_steps:,} steps"),
+        ("rate", _rate(run)),
         ("memory of a GPU", fit(need, means)),
         ("disk", f"rows {gb(disk['rows'])}, checkpoints and state {gb(disk['checkpoints'])}"),
-        ("speed", f"{speed.tokens_per_second:,.0f} tokens/s on {means.gpus} x {means.gpu} "
-                  f"({speed.told})"),
+        ("speed", f"{speed} on {means.gpus} x {means.gpu}"),
         ("time", means.paid(speed.seconds(tokens))),
     ]  # fmt: skip
+
+
+def _rate(run: Run) -> str:
+    if run.min_learning_rate == run.learning_rate:
+        return f"{run.learning_rate:g}, constant"
+    return (
+        f"{run.learning_rate:g}, cosine to {run.min_learning_rate:g} in {run.decay_steps:,} steps"
+    )
 
 
 def cost_table(
