@@ -860,9 +860,12 @@ def _train(kind: str, source: str, only_plan: bool, only_prepare: bool, means: t
         typer.echo(run.out / "data")
         return
     task = {"ct": training.continual_pretrain, "sft": training.finetune}[kind]
-    if int(os.environ.get("RANK", "0")):  # one process tells for all
+    if "RANK" in os.environ:  # one of several processes: the log says how far they are
         task(run)
         return
+    if not training.is_done(run):
+        with bar("Packing rows") as progress:
+            training.prepare(run, progress)
     with bar("Training") as progress:
         task(run, progress)
     for folder in run.checkpoints().values():

@@ -138,14 +138,14 @@ def memory(
     return parts | {"sum": sum(parts.values())}
 
 
-def disk(shape: Shape, run: Run) -> dict[str, float]:
+def disk(parameters: int, run: Run) -> dict[str, float]:
     """Bytes on disk: packed rows; the models at the budgets, and two training states."""
     size = 2 if run.save_dtype == "bfloat16" else 4
     # A state has weights and Adam's moments in fp32; the third is there while it is written.
-    models = len(run.checkpoints()) * size * shape.parameters
+    models = len(run.checkpoints()) * size * parameters
     return {
         "rows": 4.0 * run.steps * run.tokens_per_step,
-        "checkpoints": models + 3 * 12.0 * shape.parameters,
+        "checkpoints": models + 3 * 12.0 * parameters,
     }
 
 
@@ -160,6 +160,14 @@ class Speed:
 
     tokens_per_second: float
     told: str
+
+    def __str__(self) -> str:
+        speed = self.tokens_per_second
+        return (
+            f"{speed:,.0f} tokens/s ({self.told})"
+            if speed >= 10
+            else f"{speed:.2g} tokens/s ({self.told})"
+        )
 
     def seconds(self, tokens: float) -> float:
         """Seconds of training."""

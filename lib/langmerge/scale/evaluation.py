@@ -49,16 +49,19 @@ class Score:
     items: list[dict[str, object]]
 
 
-def evaluate(model: Path, asked: Asked, dtype: str = "auto") -> list[Score]:
-    """Ask a model all tasks. dtype: what it computes in; ``auto``: bfloat16 on a GPU, else fp32.
+def evaluate(
+    model: Path, asked: Asked, tasks: Mapping[str, object] | None = None, dtype: str = "auto"
+) -> list[Score]:
+    """Ask a model all tasks.
 
-    Raises LangmergeError for unknown tasks, data without a column that the task reads, and a
-    GPU whose memory does not suffice.
+    tasks: what `load_tasks` gave, for many models. dtype: what it computes in; ``auto``: bfloat16
+    on a GPU, else fp32. Raises LangmergeError for unknown tasks, data without a column that the
+    task reads, and a GPU whose memory does not suffice.
     """
     import lm_eval
     from lm_eval.models.huggingface import HFLM
 
-    tasks = load_tasks(asked)
+    tasks = load_tasks(asked) if tasks is None else tasks
     gpu = torch.cuda.is_available()
     dtype = ("bfloat16" if gpu else "float32") if dtype == "auto" else dtype
     try:
@@ -71,7 +74,7 @@ def evaluate(model: Path, asked: Asked, dtype: str = "auto") -> list[Score]:
             )
             found = lm_eval.evaluate(
                 lm=harness,
-                task_dict=tasks,
+                task_dict={task: tasks[task] for task in asked.tasks},
                 limit=asked.items,
                 bootstrap_iters=0,
                 log_samples=True,
@@ -117,7 +120,8 @@ def _manager(asked: Asked) -> object:
     from lm_eval.tasks import TaskManager
 
     own = Path(tasks.__file__).parent
-    folders = {own / task.partition("_")[0] for task in asked.tasks}
+    known = [task for task in asked.tasks if not task.startswith("langmerge_")]  # tasks of our own
+    folders = {own / task.partition("_")[0] for task in known}
     include = [*sorted(folders), *([asked.folder] if asked.folder else [])]
     if all(folder.is_dir() for folder in folders):
         return TaskManager(include_path=include, include_defaults=False)
@@ -125,8 +129,9 @@ def _manager(asked: Asked) -> object:
 
 
 def _spec(task: str, asked: Asked) -> dict[str, object]:
+    shots = {"num_fewshot": asked.fewshot}
     if task not in asked.data:
-        return {"task": task}
+        return {"task": task, **shots}
     path = Path(asked.data[task]).expanduser()
     if not path.is_file():
         raise LangmergeError(f"data of {task}: there is no file {path}.")
@@ -139,7 +144,7 @@ def _spec(task: str, asked: Asked) -> dict[str, object]:
         "dataset_kwargs": files,
         "test_split": "test",
         "fewshot_split": "test",
-        "num_fewshot": asked.fewshot,
+        **shots,
     }
 
 

@@ -140,6 +140,7 @@ class Study:
         self.wanted, self.language, self.out = wanted, language, out
         known = languages.load(language).hub
         self.asked = _asked(wanted.questions, language, known)
+        self.tasks: dict[str, object] = {}
         self.ct = self._run("ct", wanted.ct, out / "ct", self._texts(known), wanted.model)
         self.sft = self._run("sft", wanted.sft, out / "sft", wanted.instructions, wanted.model)
         for merge in wanted.merges:
@@ -197,7 +198,7 @@ def run(study: Study, say: Callable[[str], None] = print) -> Path:
     """Compute what the study's folder lacks; the file of rows. say: called with what is done."""
     study.out.mkdir(parents=True, exist_ok=True)
     _check_same(study)
-    evaluation.load_tasks(study.asked)  # complains before the hours of training
+    study.tasks = evaluation.load_tasks(study.asked)  # complains before the hours of training
     base = hub.folder_of(study.wanted.model)
     _trained("CT", study.ct, say)
     sft = Model("sft", 0, study.sft_tokens(study.sft), _trained("SFT", study.sft, say))
@@ -250,7 +251,7 @@ def _evaluated(
     if not missing:
         return
     weights = hash_of(model.folder)
-    for score in evaluation.evaluate(model.folder, _only(study.asked, missing)):
+    for score in evaluation.evaluate(model.folder, _only(study.asked, missing), study.tasks):
         found = {"value": score.value, "stderr": score.stderr, "n": score.n}
         row = _row(study, model, merge, score.task, score.metric, found) | {
             "chance": score.chance,
@@ -354,7 +355,8 @@ def hash_of(folder: Path) -> str:
 
 
 def _asked(questions: Questions, language: str, known: Mapping[str, object]) -> evaluation.Asked:
-    tasks = questions.tasks or list(known.get("lm_eval", []))
+    tasks = questions.tasks or [*known.get("lm_eval", ()), *known.get("own_tasks", ())]
+    own = paths.data() / "tasks"
     if not tasks:
         raise LangmergeError(
             f"{language}: lm-eval has no task for it that its file names. Name some in settings of "
@@ -366,7 +368,7 @@ def _asked(questions: Questions, language: str, known: Mapping[str, object]) -> 
     return evaluation.Asked(
         tuple(tasks),
         questions.data,
-        questions.folder,
+        questions.folder or (own if own.is_dir() else None),
         questions.items,
         questions.batch_size,
         questions.fewshot,
@@ -386,6 +388,8 @@ def _check_same(study: Study) -> None:
     """Raise LangmergeError where the folder was begun with other settings or another language."""
     path = study.out / "study.json"
     now = {"language": study.language, **study.wanted.model_dump(mode="json")}
+    for kind in ("ct", "sft", "ct_then_sft"):  # what changes no result may be changed
+        now[kind] = {key: value for key, value in now[kind].items() if key not in training.FREE}
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
         free = ("questions", "merges", "keep_merges", "items_a_task", "tokens_per_item")
@@ -418,8 +422,9 @@ def plan_lines(study: Study, means: plan.Means) -> Iterator[tuple[str, str]]:
     # Scoring is a forward pass alone: 2 of training's 6 N FLOPs a token.
     scoring = asked * study.wanted.tokens_per_item / 3
     size = 4.0 * shape.parameters
-    kept = (len(budgets) * 2 + 1 + len(study.wanted.merges) * study.wanted.keep_merges) * size
-    state = 3 * 12.0 * shape.parameters
+    merged = len(study.wanted.merges) * study.wanted.keep_merges
+    # The base, SFT, all of each budget, a merge at a time, and the training states of a run.
+    models = (3 + len(budgets) * (2 + merged)) * size + 3 * 12.0 * shape.parameters
     runs = (study.ct, study.sft, after)
     need = max(
         (
@@ -432,16 +437,11 @@ def plan_lines(study: Study, means: plan.Means) -> Iterator[tuple[str, str]]:
     yield "CT", f"{ct:,} tokens, saved after {', '.join(f'{one:,}' for one in budgets)}"
     yield "SFT", f"{sft:,} tokens; from each of {len(budgets)} CT models {again:,} in all"
     yield "merges", f"{len(study.wanted.merges)} for each of {len(budgets)} budgets"
-    yield (
-        "evaluation",
-        (
-            f"{study.models()} models, {', '.join(study.asked.tasks)}: {asked:,} items of about "
-            f"{study.wanted.tokens_per_item:,} tokens (assumed)"
-        ),
-    )
+    items = f"{asked:,} items of about {study.wanted.tokens_per_item:,} tokens (assumed)"
+    yield "evaluation", f"{study.models()} models, {', '.join(study.asked.tasks)}: {items}"
     yield "memory of the GPU", plan.fit(need, means)
-    yield "disk", plan.gb(kept + state + size + 4.0 * (ct + sft))
-    yield "speed", f"{speed.tokens_per_second:,.0f} tokens/s on {means.gpu} ({speed.told})"
+    yield "disk", plan.gb(models + 4.0 * (ct + sft + again))
+    yield "speed", f"{speed} on {means.gpu}"
     yield "time of training", means.paid(speed.seconds(ct + sft + again))
     yield "time of evaluation", means.paid(speed.seconds(scoring))
     yield "together", means.paid(speed.seconds(ct + sft + again + scoring))

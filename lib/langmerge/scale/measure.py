@@ -40,6 +40,8 @@ def measure(
     memory is the most that torch had reserved on the GPU, on a CPU the process's.
     Raises LangmergeError where the device's memory does not suffice.
     """
+    if precision not in ("auto", "bf16", "fp32"):
+        raise LangmergeError(f"precision {precision!r}: auto, bf16 or fp32.")
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     try:

@@ -38,7 +38,7 @@ class Means:
         if self.tokens_per_second is not None:
             return cost.Speed(self.tokens_per_second, "as stated")
         if self.measured is not None:
-            return _measured(self.measured, shape)
+            return _measured(self.measured, shape, self.gpus)
         told = f"by formula, MFU {self.mfu:.2f} assumed"
         return cost.Speed(cost.tokens_per_second(shape, card, self.gpus, self.mfu), told)
 
@@ -51,7 +51,7 @@ class Means:
         return f"{text}, price {hours * self.gpus * self.price:,.2f}"
 
 
-def _measured(path: Path, shape: cost.Shape) -> cost.Speed:
+def _measured(path: Path, shape: cost.Shape, gpus: int) -> cost.Speed:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         speed, parameters = float(found["tokens_per_second"]), int(found["parameters"])
@@ -61,10 +61,12 @@ def _measured(path: Path, shape: cost.Shape) -> cost.Speed:
             f"{path}: it is no file of `langmerge train measure --out` ({type(error).__name__}: "
             f"{error})."
         ) from None
-    if parameters == shape.parameters:
-        return cost.Speed(speed, f"measured on {device}")
-    told = f"measured on {device} at {parameters / 1e9:.2f} B parameters, scaled by parameters"
-    return cost.Speed(speed * parameters / shape.parameters, told)
+    told = f"measured on one {device}"
+    if gpus > 1:
+        told += f", times {gpus}"
+    if parameters != shape.parameters:
+        told += f" at {parameters:,} parameters, scaled by them"
+    return cost.Speed(gpus * speed * parameters / shape.parameters, told)
 
 
 def shape(model: str) -> cost.Shape:
@@ -94,21 +96,27 @@ def lines(run: Run, means: Means) -> list[tuple[str, str]]:
     )
     tokens = run.steps * run.tokens_per_step
     speed = means.speed(sizes)
-    disk = cost.disk(sizes, run)
+    disk = cost.disk(sizes.parameters, run)
     saved = ", ".join(f"{step * run.tokens_per_step:,}" for step in run.checkpoints())
     return [
         ("model", f"{run.model}, {sizes.parameters:,} parameters"),
         ("data", "; ".join(f"{one.name} (share {one.share:g})" for one in run.data)),
         ("tokens", f"{tokens:,} in {run.steps:,} steps of {run.tokens_per_step:,}"),
         ("saved after", f"{saved} tokens"),
-        ("rate", f"{run.learning_rate:g}, cosine to {run.min_learning_rate:g} in "
-                 f"{run.decay_steps:,} steps"),
+        ("rate", _rate(run)),
         ("memory of a GPU", fit(need, means)),
         ("disk", f"rows {gb(disk['rows'])}, checkpoints and state {gb(disk['checkpoints'])}"),
-        ("speed", f"{speed.tokens_per_second:,.0f} tokens/s on {means.gpus} x {means.gpu} "
-                  f"({speed.told})"),
+        ("speed", f"{speed} on {means.gpus} x {means.gpu}"),
         ("time", means.paid(speed.seconds(tokens))),
     ]  # fmt: skip
+
+
+def _rate(run: Run) -> str:
+    if run.min_learning_rate == run.learning_rate:
+        return f"{run.learning_rate:g}, constant"
+    return (
+        f"{run.learning_rate:g}, cosine to {run.min_learning_rate:g} in {run.decay_steps:,} steps"
+    )
 
 
 def cost_table(

@@ -85,9 +85,17 @@ def _open(source: Source) -> Any:
 
 def _read(source: Source, stream: Any) -> Iterator[dict]:
     from datasets.exceptions import DatasetGenerationError
+    from huggingface_hub.errors import HfHubHTTPError
 
+    # The base of the hub's errors is its HTTP library's, which is another one in each version.
+    http = next(base for base in HfHubHTTPError.__bases__ if base is not OSError)
     try:
         yield from stream
+    except (http, ConnectionError, TimeoutError) as error:
+        raise LangmergeError(
+            f"{source.name}: the connection was cut ({_first_line(error)}). Run the same command "
+            "again: it goes on where it was."
+        ) from None
     except (DatasetGenerationError, ValueError, UnicodeDecodeError) as error:
         cause = error.__cause__ or error
         raise LangmergeError(

@@ -7,6 +7,7 @@ and so is the run, up to rounding. A run that was killed goes on with the same c
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from transformers import (
@@ -33,13 +33,13 @@ from langmerge.errors import LangmergeError
 from langmerge.files import write_text
 from langmerge.merging import hub
 from langmerge.provenance import provenance
-from langmerge.scale import rows
+from langmerge.scale import cost, rows
 from langmerge.scale.settings import ContinualPretraining, Finetuning, Run
 
 #: What a checkpoint of the training state has when all processes have written their part.
 WHOLE = "whole"
 #: Settings that change no result, so that a run may go on with others.
-_FREE = {"per_device_batch", "save_steps", "gradient_checkpointing", "keep_state"}
+FREE = {"out", "per_device_batch", "save_steps", "gradient_checkpointing", "keep_state"}
 Progress = Callable[[int, int], None]
 
 
@@ -171,11 +171,13 @@ class _Budgets(TrainerCallback):
 
     def __init__(self, trainer: Trainer, run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
         self.trainer, self.run, self.tokenizer = trainer, run, tokenizer
-        self.at = run.checkpoints()
+        # Looked up before the first step: later the first process may be ahead of the others, and
+        # all have to take part in a save.
+        self.at = {step: path for step, path in run.checkpoints().items() if not path.is_dir()}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         folder = self.at.get(state.global_step)
-        if folder is not None and not folder.is_dir():
+        if folder is not None:
             dtype = getattr(torch, self.run.save_dtype)
             save(self.trainer.model_wrapped, folder, self.tokenizer, dtype)
             self.trainer.accelerator.wait_for_everyone()
@@ -239,16 +241,21 @@ def save(
 
     model: plain, or wrapped by DDP or FSDP, on all processes alike: its shards are gathered.
     """
-    weights = get_model_state_dict(
-        model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
-    )
-    if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
-        return
+    if torch.distributed.is_initialized():
+        # Here, for it takes seconds to import, which a single process need not wait for.
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights = get_model_state_dict(model, options=options)
+        if torch.distributed.get_rank() != 0:
+            return
+    else:
+        weights = model.state_dict()
     inner = model.module if hasattr(model, "module") else model
     temporary = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     tied = getattr(inner, "all_tied_weights_keys", None) or {}
-    weights = {name: one.to(dtype) for name, one in weights.items() if name not in tied}
+    weights = {k: one.to("cpu", dtype) for k, one in weights.items() if k not in tied}
     inner.save_pretrained(temporary, state_dict=weights)
     tokenizer.save_pretrained(temporary)
     config = json.loads((temporary / "config.json").read_text(encoding="utf-8"))
@@ -297,6 +304,12 @@ def _add_callbacks(
 
 def _arguments(run: Run) -> TrainingArguments:
     cpu = not torch.cuda.is_available()
+    if cpu and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        # accelerate would quietly train whole copies of the model instead.
+        raise LangmergeError(
+            "FSDP needs GPUs, and there is none here. Without one start several processes by "
+            "`torchrun --nproc_per_node 2 -m langmerge train ...`, each with the whole model."
+        )
     arguments = TrainingArguments(
         output_dir=str(run.out / "state"),
         max_steps=run.steps,
@@ -346,7 +359,7 @@ def use_bf16(precision: str) -> bool:
 
 def _spec(run: Run) -> dict[str, Any]:
     """What a run's results depend on."""
-    return run.model_dump(mode="json", exclude=_FREE)
+    return run.model_dump(mode="json", exclude=FREE)
 
 
 def _check_settings(run: Run) -> None:
@@ -365,10 +378,11 @@ def _check_settings(run: Run) -> None:
 
 def _check_disk(run: Run, start: Path) -> None:
     """Raise LangmergeError where checkpoints and training state will not fit on the disk."""
-    from langmerge.scale import cost
-
-    needed = cost.disk(cost.shape_of(start), run)["checkpoints"]
-    there = sum(path.stat().st_size for path in run.out.rglob("*") if path.is_file())
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(start))
+    needed = cost.disk(sum(one.numel() for one in model.parameters()), run)["checkpoints"]
+    written = [*run.out.glob("tokens-*/*"), *(run.out / "state").glob("*/*")]
+    there = sum(path.stat().st_size for path in written if path.is_file())
     free = shutil.disk_usage(run.out).free
     if needed > free + there:
         raise LangmergeError(
