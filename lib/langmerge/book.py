@@ -60,24 +60,34 @@ def build(
     shipped = read_toc(root / "_toc.yml")
     codes = list(dict.fromkeys([*toc_languages(shipped), *(languages or ())]))
     toc = extend_toc(shipped, codes)
-    from langmerge import data_card, explorer, reference
-    from langmerge import verdicts as verdicts_page
 
     results = _study(codes, profile, seeds, console)
     jobs = _jobs(results, seeds, toc)
     _execute(jobs, console)
     execution.install(jobs, root / EXECUTED)
-    execution.write_atomically(root / EXECUTED / "samples.md", samples())
-    for name, text in data_card.page().items():
-        execution.write_atomically(root / EXECUTED / name, text)
-    verdicts_page.save(results, root / EXECUTED)
-    execution.write_atomically(root / EXECUTED / "verdicts.md", verdicts(results))
-    execution.write_atomically(root / EXECUTED / "answer.md", answer(results, root / EXECUTED))
-    choices = explorer.page(reference.load(), root / EXECUTED)
-    execution.write_atomically(root / EXECUTED / "explorer.md", choices)
+    _write_pages(results, root / EXECUTED)
     index = _render(root, toc, output or root, strict, jobs, console)
     console.print(f"The book: [bold]{index}[/bold]", soft_wrap=True)
     return index
+
+
+def _write_pages(results: dict[str, Any], folder: Path) -> None:
+    """Write what the chapters include: samples, tables, verdicts, made from data and results."""
+    # They draw and compute; the other commands start without them.
+    from langmerge import data_card, explorer, paper_chapter, reference
+    from langmerge import verdicts as verdicts_page
+
+    pages = {
+        **data_card.page(),
+        "samples.md": samples(),
+        "verdicts.md": verdicts(results),
+        "answer.md": answer(results, folder),
+        "explorer.md": explorer.page(reference.load(), folder),
+        "real_models.md": paper_chapter.page(),
+    }
+    for name, text in pages.items():
+        execution.write_atomically(folder / name, text)
+    verdicts_page.save(results, folder)
 
 
 def try_languages(codes: Sequence[str], profile: str = "smoke") -> dict[str, str]:

@@ -83,8 +83,11 @@ def differences(
 
 def write(chosen: Chosen, pinned: Pinned, setting: Setting, rows: pd.DataFrame) -> Path:
     """Write ``report.md`` and its figures into the run's folder; the page's path."""
-    figures = [plotting.save(figure(chosen, rows), chosen.folder / "slack")]
-    alts = [figure(chosen, rows).alt_text]
+    figures, alts = [], []
+    if rows["slack"].notna().any():
+        drawn = figure(chosen, rows)
+        figures.append(plotting.save(drawn, chosen.folder / "slack"))
+        alts.append(plotting.alt(drawn))
     if (chosen.folder / "diagnosis.png").is_file():
         figures.append(chosen.folder / "diagnosis.png")
         alts.append("Share of surviving SFT parameters that the election discards, by slack.")
@@ -189,6 +192,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, task: str) -> None:
     ax.set_xticks(at, [f"{slack:g}" for slack in curve["slack"]])
     ax.set_xlabel(f"slack\n{task}")
     ax.set_ylabel("accuracy")
+    ax.set_ylim(bottom=max(0, ax.get_ylim()[0]))
 
 
 def _alt(rows: pd.DataFrame, task: str) -> str:
