@@ -326,7 +326,14 @@ def test_accumulation_does_not_change_a_run(hub, whole, tmp_path):
 
 
 def test_fine_tuning_starts_from_a_checkpoint_and_learns(hub, whole, tmp_path):
-    run = sft(hub, tmp_path / "sft", model=str(whole[0].final()), tokens=768, save_dtype="bfloat16")
+    run = sft(
+        hub,
+        tmp_path / "sft",
+        model=str(whole[0].final()),
+        tokens=768,
+        precision="bf16",
+        save_dtype="bfloat16",
+    )
     folder = training.finetune(run)
     found = losses(run)
     assert found[-1] < found[0]
