@@ -772,6 +772,7 @@ contributed_app = typer.Typer(
     rich_markup_mode="markdown",
     no_args_is_help=True,
     help="Rows of results that readers contribute.",
+    epilog=_examples("contributed check rows.jsonl", "contributed show"),
 )
 app.add_typer(contributed_app, name="contributed")
 
@@ -963,7 +964,7 @@ def check_contributed(
     typer.echo(f"{file}: {len(rows)} rows of {counted} are in order.")
 
 
-@contributed_app.command(name="show")
+@contributed_app.command(name="show", epilog=_examples("contributed show"))
 def show_contributed() -> None:
     """Show the accuracies that readers have contributed."""
     from langmerge.scale import contributed
