@@ -90,7 +90,7 @@ def test_a_plan_says_what_would_be_fetched_and_writes_nothing(place):
     assert plan.fetch >= stated
     assert not plan.measured
     assert hub_fetch.gigabytes(plan.fetch) in result.output
-    assert "no intermediate CT checkpoints" in result.output
+    assert "needs intermediate CT checkpoints" in result.output
     assert not place.hub.files_asked("GET")
     assert not it.folder.exists()
     assert not it.results.exists()
