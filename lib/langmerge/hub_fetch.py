@@ -186,6 +186,22 @@ def fetch(repository: Repository) -> Path:
     return Path(folder)
 
 
+def one_file(repository: Repository, name: str) -> Path | None:
+    """Fetch one file, where the repository has it: what is looked at before the weights come.
+
+    Raises LangmergeError as `fetch`.
+    """
+    import huggingface_hub
+
+    if name not in repository.files:
+        return None
+    with explained(repository.name, repository.kind, repository.asked):
+        found = huggingface_hub.hf_hub_download(
+            repository.name, name, repo_type=repository.kind, revision=repository.commit
+        )
+    return Path(found)
+
+
 def verify(repository: Repository) -> None:
     """Compare every file with the hash that the hub states, once for each file on this disk.
 
