@@ -9,7 +9,7 @@
   const told = JSON.parse(source.textContent);
   const at = Object.fromEntries(told.fields.map((name, index) => [name, index]));
   const SVG = "http://www.w3.org/2000/svg";
-  const WIDTH = 340, HEIGHT = 236, LEFT = 48, RIGHT = 12, TOP = 12, BOTTOM = 40;
+  const WIDTH = 340, HEIGHT = 236, LEFT = 54, RIGHT = 12, TOP = 12, BOTTOM = 44;
   const PANELS = [
     { id: "accuracy", title: "Accuracy, mean of the tasks", unit: 100, digits: 1,
       fields: ["accuracy", "low", "high"], beside: true },
@@ -64,7 +64,7 @@
   });
   const tokensShown = element("output", { for: "explorer-tokens" });
   const slackChoice = element("fieldset", { class: "explorer-choice" },
-    element("legend", {}, "Slack ξ (0 is plain TIES; at ∞ SFT is never out-voted)"));
+    element("legend", {}, "Slack ξ (0: plain TIES; ∞: SFT is never out-voted)"));
   const radios = told.slacks.map((slack) => {
     const radio = element("input", {
       type: "radio", name: "explorer-slack", value: slack, id: `explorer-slack-${slack}`,
