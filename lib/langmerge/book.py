@@ -60,7 +60,7 @@ def build(
     shipped = read_toc(root / "_toc.yml")
     codes = list(dict.fromkeys([*toc_languages(shipped), *(languages or ())]))
     toc = extend_toc(shipped, codes)
-    from langmerge import data_card
+    from langmerge import data_card, full_run
 
     results = _study(codes, profile, seeds, console)
     jobs = _jobs(results, seeds, toc)
@@ -71,6 +71,7 @@ def build(
         execution.write_atomically(root / EXECUTED / name, text)
     execution.write_atomically(root / EXECUTED / "verdicts.md", verdicts(results))
     execution.write_atomically(root / EXECUTED / "answer.md", answer(results, root / EXECUTED))
+    execution.write_atomically(root / EXECUTED / "full.md", full_run.page(root / EXECUTED))
     index = _render(root, toc, output or root, strict, jobs, console)
     console.print(f"The book: [bold]{index}[/bold]", soft_wrap=True)
     return index
