@@ -6,12 +6,23 @@ VENV := .venv
 BIN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 ARGS ?=
+ADDRESS ?= http://localhost/langmerge/
 
-.PHONY: book test base tune reference reference-full bench languages clean
+COMMANDS := book test base tune reference verify-reference bench kit
+
+.PHONY: $(COMMANDS) reference-full languages publish-check doctor clean
 .DELETE_ON_ERROR:
 
-book test base tune reference bench: $(INSTALLED)
+$(COMMANDS): $(INSTALLED)
 	@$(BIN) -m langmerge $@ $(ARGS)
+
+# What the Pages workflow publishes, in _build/publish, with everything checked.
+publish-check: book
+	@$(BIN) -m langmerge publish-check --address "$(ADDRESS)"
+
+# Before and after installing: it needs nothing but Python.
+doctor:
+	@"$$(test -x $(BIN) && echo $(BIN) || echo "$(PYTHON)")" lib/langmerge/doctor.py $(ARGS)
 
 # Another night: three languages with every family of further models (data/profiles).
 reference-full: $(INSTALLED)

@@ -23,11 +23,20 @@
 # `data/claims.yaml` before the run.
 
 # %%
+from importlib.util import find_spec
+
+if find_spec("langmerge") is None:
+    raise ModuleNotFoundError(
+        "This notebook needs langmerge. Get the study (the book's download button has it as a "
+        "zip), unpack it, run `pip install -e .` in its folder, and restart the kernel."
+    )
+
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
-from langmerge import claims, languages, live, plotting, reference, statistics, study
+from langmerge import claims, languages, live, other_languages, plotting, statistics, study
+from langmerge.data_card import marked
 from langmerge.notebook import check_parameters, figure, glue
 from langmerge.provenance import footer
 
@@ -48,7 +57,7 @@ target = languages.load(language)
 plotting.use_style()
 pd.set_option("display.precision", 3)
 Markdown(
-    f"The target language is **{target.name}** ({target.autonym}; {target.family}; "
+    f"The target language is **{target.name}** ({marked(target, target.autonym)}; {target.family}; "
     f"word order {target.word_order}). "
     + (
         "Its words are generated."
@@ -245,37 +254,43 @@ plotting.table(wide.reset_index().rename_axis(columns=None), name="differences")
 # ## In other languages
 #
 # One language is one draw. The *reference run* asks the same of many, real and generated, and
-# ships with its answers; `langmerge reference --plan` says what it consists of. Each panel is a
-# claim of this finding: an effect for each language with its 95 % interval (a point without a bar
-# is one seed's value), their mean with an interval over the languages, and the run of this page.
+# ships with its answers; `langmerge reference --plan` says what it consists of. Thin lines are its
+# languages; the run of this page is drawn over them.
+
+# %%
+others = other_languages.gather(results, finding=1)
 
 # %% tags=["hide-input"]
-many = reference.load()
-mine = claims.across(results, finding=1)
-across = mine if many is None else claims.across(many, finding=1)
-names = {code: languages.load(code).name for code in across["language"] if code}
-fig = plotting.effects_by_language(across, names, None if many is None else mine)
-figure(
-    fig,
-    name="fig-across-1-XXlangXX",
-    caption="This run alone: there is no reference run of the present base and settings yet."
-    if many is None
-    else f"Effects by language ({len(names)} languages, run seeds: {len(many.seeds)}), and the "
-    f"run of this page ({target.name}).",
-    alt=plotting.alt(fig),
-)
+figure(**others.curves("fig-over-1-XXlangXX"))
+
+# %% [markdown]
+# Each panel is a claim of this finding: an effect for each language with its 95 % interval (a
+# point without a bar is one seed's value), their mean with an interval over the languages, and the
+# run of this page.
 
 # %% tags=["hide-input"]
-if many is not None:
-    display(claims.styled(claims.judge(many, finding=1), uuid="pooled-1"))
+figure(**others.by_language("fig-across-1-XXlangXX"))
+
+# %% tags=["hide-input"]
+others.pooled()
 
 # %% [markdown]
 # Does the effect depend on the kind of language? Means over the languages of a kind, with 95 %
-# intervals over them; where a kind has few languages the interval is wide.
+# intervals over them; where a kind has few languages the interval is wide. Nothing here was
+# claimed before the run, so it is for finding questions, not for answering them.
 
 # %% tags=["hide-input"]
-if many is not None:
-    display(plotting.table(claims.kinds_table(across), name="kinds-1"))
+others.kinds()
+
+# %% tags=["hide-input"]
+figure(**others.by_trait("fig-traits-1-XXlangXX"))
+
+# %% [markdown]
+# Or on the state of the merge? The two axes below are what `langmerge diagnose` measures of real
+# checkpoints without running them, so that a model of any size has a place on them.
+
+# %% tags=["hide-input"]
+figure(**others.by_condition("fig-conditions-1-XXlangXX"))
 
 # %% [markdown]
 # ## The verdict
@@ -335,7 +350,7 @@ def at_the_largest(run):
     return found.pivot_table(index="method", columns="language", values="value")
 
 
-alike = at_the_largest(results if many is None else many).corrwith(
+alike = at_the_largest(others.many or results).corrwith(
     at_the_largest(results)[language], method="spearman"
 )
 plotting.table(alike.rename("Spearman's ρ").reset_index(), name="solution-1-3")
@@ -345,6 +360,7 @@ plotting.table(alike.rename("Spearman's ρ").reset_index(), name="solution-1-3")
 # times: how often does their mean effect point the other way than that of all?
 
 # %% tags=["hide-cell"]
+across = others.effects
 effects = across[(across["claim"] == "f1-accuracy") & (across["language"] != "")]["effect"]
 rng = np.random.default_rng(0)
 draws = [rng.choice(effects, size=min(5, len(effects)), replace=False) for _ in range(10_000)]

@@ -22,11 +22,29 @@
 # the election discards, layer by layer, as CT grows.
 
 # %%
+from importlib.util import find_spec
+
+if find_spec("langmerge") is None:
+    raise ModuleNotFoundError(
+        "This notebook needs langmerge. Get the study (the book's download button has it as a "
+        "zip), unpack it, run `pip install -e .` in its folder, and restart the kernel."
+    )
+
 import pandas as pd
 import torch
 from IPython.display import HTML, Markdown, display
 
-from langmerge import claims, languages, live, merging, plotting, reference, statistics, study
+from langmerge import (
+    claims,
+    languages,
+    live,
+    merging,
+    other_languages,
+    plotting,
+    statistics,
+    study,
+)
+from langmerge.data_card import marked
 from langmerge.notebook import check_parameters, figure, glue
 from langmerge.provenance import footer
 
@@ -44,7 +62,7 @@ density = 0.7  # share of each task vector that the example below keeps
 check_parameters(["language", "profile", "seeds", "budgets", "density"], globals())
 target = languages.load(language)
 plotting.use_style()
-Markdown(f"The target language is **{target.name}** ({target.autonym}).")
+Markdown(f"The target language is **{target.name}** ({marked(target, target.autonym)}).")
 
 # %%
 results = study.run(language=language, profile=profile, seeds=seeds, budgets=budgets)
@@ -188,37 +206,43 @@ plotting.table(statistics.comparison(results, METHODS, ["tuned", "fixed"]), name
 # ## In other languages
 #
 # One language is one draw. The *reference run* asks the same of many, real and generated, and
-# ships with its answers; `langmerge reference --plan` says what it consists of. Each panel is a
-# claim of this finding: an effect for each language with its 95 % interval (a point without a bar
-# is one seed's value), their mean with an interval over the languages, and the run of this page.
+# ships with its answers; `langmerge reference --plan` says what it consists of. Thin lines are its
+# languages; the run of this page is drawn over them.
+
+# %%
+others = other_languages.gather(results, finding=2)
 
 # %% tags=["hide-input"]
-many = reference.load()
-mine = claims.across(results, finding=2)
-across = mine if many is None else claims.across(many, finding=2)
-names = {code: languages.load(code).name for code in across["language"] if code}
-fig = plotting.effects_by_language(across, names, None if many is None else mine)
-figure(
-    fig,
-    name="fig-across-2-XXlangXX",
-    caption="This run alone: there is no reference run of the present base and settings yet."
-    if many is None
-    else f"Effects by language ({len(names)} languages, run seeds: {len(many.seeds)}), and the "
-    f"run of this page ({target.name}).",
-    alt=plotting.alt(fig),
-)
+figure(**others.curves("fig-over-2-XXlangXX"))
+
+# %% [markdown]
+# Each panel is a claim of this finding: an effect for each language with its 95 % interval (a
+# point without a bar is one seed's value), their mean with an interval over the languages, and the
+# run of this page.
 
 # %% tags=["hide-input"]
-if many is not None:
-    display(claims.styled(claims.judge(many, finding=2), uuid="pooled-2"))
+figure(**others.by_language("fig-across-2-XXlangXX"))
+
+# %% tags=["hide-input"]
+others.pooled()
 
 # %% [markdown]
 # Does the effect depend on the kind of language? Means over the languages of a kind, with 95 %
-# intervals over them; where a kind has few languages the interval is wide.
+# intervals over them; where a kind has few languages the interval is wide. Nothing here was
+# claimed before the run, so it is for finding questions, not for answering them.
 
 # %% tags=["hide-input"]
-if many is not None:
-    display(plotting.table(claims.kinds_table(across), name="kinds-2"))
+others.kinds()
+
+# %% tags=["hide-input"]
+figure(**others.by_trait("fig-traits-2-XXlangXX"))
+
+# %% [markdown]
+# Or on the state of the merge? The two axes below are what `langmerge diagnose` measures of real
+# checkpoints without running them, so that a model of any size has a place on them.
+
+# %% tags=["hide-input"]
+figure(**others.by_condition("fig-conditions-2-XXlangXX"))
 
 # %% [markdown]
 # ## The verdict

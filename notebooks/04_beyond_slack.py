@@ -224,14 +224,10 @@ figure(
 # verdicts, where it has been run:
 
 # %% tags=["hide-input"]
-full = reference.load("reference-full")
-for finding in (4, 5, 6):
-    stated = [claim for claim in claims.load() if claim.finding == finding]
-    if full is None:
-        judged = [claims.untested(None, claim) for claim in stated]
-    else:
-        judged = claims.judge(full, finding, missing_ok=True)
-    display(claims.styled(judged, uuid=f"full-{finding}"))
+judged = claims.judge_all(reference.load("reference-full"))
+for finding in ("f4", "f5", "f6"):
+    its = [verdict for name, verdict in judged.items() if name.startswith(finding)]
+    display(claims.styled(its, uuid=f"full-{finding}"))
 
 # %% [markdown]
 # ## The verdict

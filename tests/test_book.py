@@ -338,6 +338,14 @@ def test_every_language_has_its_turn():
     assert "bod_Tibt" not in codes and "eng_Latn" not in codes and len(codes) >= 9
 
 
+def test_every_shipped_language_is_run_or_left_out_with_the_way_in(tmp_path, monkeypatch):
+    monkeypatch.setenv("LANGMERGE_HOME", str(tmp_path))  # no extension is here
+    codes, left_out = checks.runnable()
+    assert codes == sorted(checks.shipped_targets())
+    assert set(left_out) == {"bod_Tibt"}
+    assert "base extend --language bod_Tibt" in left_out["bod_Tibt"]
+
+
 def test_the_first_page_answers_in_a_figure_and_a_sentence_a_finding(monkeypatch, tmp_path):
     monkeypatch.setattr(reference, "load", lambda: None)
     found = synthetic.results(items=40)

@@ -98,7 +98,7 @@ def test_it_extends_by_what_is_new_alone(tiny_lab, monkeypatch):
         ([], "no language"),
         ([TINY_LANGUAGES[0]], "met it already"),
         (["eng_Latn"], "met it already"),
-        ([NEW, NEW], "met it already"),
+        ([NEW, NEW], "named twice"),
         (["zzz_00002"], "no language 'zzz_00002'"),
     ):
         with pytest.raises(LangmergeError, match=told):

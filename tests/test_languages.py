@@ -150,6 +150,16 @@ def test_an_agreeing_word_is_said_with_a_loan_and_as_a_loan():
     assert swahili.switched(said, english, {"property"}) == "kibanda ni big."
 
 
+def test_a_loan_stands_apart_in_a_language_without_spaces_between_words():
+    """Or it would be cut into other tokens than in its own language."""
+    tibetan, english = (Realizer(languages.load(code)) for code in ("bod_Tibt", "eng_Latn"))
+    said = Proposition.of("act", person="mother", thing="rice", action="eat")
+    assert tibetan(said) == "ཨ་མས་འབྲས་ཟ།"
+    assert tibetan.switched(said, english, {"thing", "action"}) == "ཨ་མས་ rice་ eats།"
+    assert tibetan.switched(said, english, {"person"}) == "mother་འབྲས་ཟ།"
+    assert english.switched(said, tibetan, {"thing"}) == "the mother eats the འབྲས."
+
+
 @pytest.mark.parametrize("spoilt", ["a class of no form", "a word without a class"])
 def test_agreement_with_a_class_that_no_form_has_names_the_word(tmp_path, spoilt):
     content = yaml.safe_load(raw("swh_Latn"))
@@ -235,6 +245,27 @@ def test_control_languages_coincide_by_chance_at_most():
     for i, one in enumerate(vocabularies):
         for other in vocabularies[:i]:
             assert len(one & other) <= 0.02 * min(len(one), len(other))
+
+
+def test_no_form_means_the_same_in_two_of_the_control_languages_that_the_base_has_met():
+    """The book says how many are shared at all."""
+    said = [
+        {
+            form: concept
+            for role in ROLE.values()
+            for concept, forms in words_of(languages.load(f"zzz_{number:04d}"), role).items()
+            for form in forms
+        }
+        for number in range(12)
+    ]
+    shared = [
+        (one[form], other[form])
+        for i, one in enumerate(said)
+        for other in said[:i]
+        for form in one.keys() & other.keys()
+    ]
+    assert len(shared) == 1
+    assert all(here != there for here, there in shared)
 
 
 @settings(max_examples=15, deadline=None)

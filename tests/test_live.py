@@ -136,7 +136,7 @@ class Page(HTMLParser):
 
 def test_the_page_names_the_language_and_direction_of_the_target_text(shown):
     page = Page(live.html(shown[0]))
-    assert {(mark["lang"], mark["dir"]) for mark in page.marks} == {("tam", "ltr")}
+    assert {(mark["lang"], mark["dir"]) for mark in page.marks} == {("ta-Taml", "ltr")}
     # The prompt and each of four options.
     assert [mark["tag"] for mark in page.marks] == ["p", *["span"] * 4]
     assert page.tags.count("b") == 1

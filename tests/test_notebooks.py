@@ -1,6 +1,8 @@
 """The notebooks' sources: paired, parameterized, with figures that can be cited and heard."""
 
 import ast
+import importlib.util
+import json
 import re
 
 import pytest
@@ -49,6 +51,15 @@ def test_figures_have_a_label_for_their_language(source):
         given = {word.arg: word.value for word in call.keywords}
         assert LANGUAGE_TOKEN in ast.unparse(given["name"])
         assert given.keys() >= {"name", "caption", "alt"}
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+def test_a_notebook_alone_says_how_to_get_the_library(source, monkeypatch):
+    cells = json.loads(source.with_suffix(".ipynb").read_text(encoding="utf-8"))["cells"]
+    first = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"needs langmerge.*pip install"):
+        exec(first, {})
 
 
 def test_a_misspelt_parameter_is_told():

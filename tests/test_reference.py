@@ -9,8 +9,9 @@ import pytest
 from conftest import write_profile
 from typer.testing import CliRunner
 
-from langmerge import cli, paths, reference, statistics, study
+from langmerge import cli, paths, reference, statistics, study, verify
 from langmerge.errors import LangmergeError
+from langmerge.files import sha256
 
 CODES = ["tam_Taml", "zzz_0001"]
 
@@ -92,10 +93,112 @@ def test_a_damaged_slice_is_named(lab, finished):
     whole = path.read_bytes()
     try:
         path.write_bytes(whole[:100])
-        with pytest.raises(LangmergeError, match=r"items\.parquet: it is not readable"):
+        with pytest.raises(LangmergeError, match=r"items\.parquet: its SHA-256 is") as raised:
             reference.load("many")
+        assert one.told()["sha256"]["items.parquet"][:12] in str(raised.value)
+        assert sha256(path)[:12] in str(raised.value)
+        refused = CliRunner().invoke(cli.app, ["verify-reference", "--profile", "many"])
+        assert isinstance(refused.exception, LangmergeError)
     finally:
         path.write_bytes(whole)
+
+
+def test_a_slice_from_before_hashes_is_refused_until_it_is_sealed(lab, finished):
+    one = reference.slices(reference.profiles.load("many"))[0]
+    path = one.folder / "provenance.json"
+    whole = path.read_text()
+    told = json.loads(whole)
+    path.write_text(json.dumps({key: told[key] for key in told if key not in ("sha256", "parts")}))
+    with pytest.raises(LangmergeError, match=r"no hashes.*--profile many --seal"):
+        reference.load("many")
+    sealed = CliRunner().invoke(cli.app, ["reference", "--profile", "many", "--seal"])
+    assert "1 slices sealed" in sealed.output
+    assert one.told() == told and reference.seal("many") == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"stages": {"ct": 0}}, r"stages \{'ct': 0\}, now \{'ct': "),
+        ({"base": "0badcafe"}, r"base 0badcafe, now "),
+        ({"settings": "0123"}, r"settings 0123, now "),
+    ],
+)
+def test_rows_of_something_else_are_refused_with_the_hash_that_differs(finished, changed, message):
+    one = reference.slices(reference.profiles.load("many"))[0]
+    path = one.folder / "provenance.json"
+    whole = path.read_text()
+    told = json.loads(whole)
+    try:
+        path.write_text(json.dumps(told | {"parts": told["parts"] | changed}))
+        with pytest.raises(LangmergeError, match=message):
+            verify.check("many")
+        path.write_text(json.dumps(told | {"parts": told["parts"] | changed, "key": "another"}))
+        assert reference.load("many").seeds == [1], "what is out of date is never mixed in"
+        assert not reference.plan("many")["done"].all()
+    finally:
+        path.write_text(whole)
+
+
+def test_an_untouched_run_comes_out_again(lab, finished):
+    before = sorted(lab.home.iterdir())
+    found = verify.verify("many", limit=1, processes=1, quiet=True)
+    assert found.holds and found.elsewhere == []
+    assert (found.blocks["same"] == found.blocks["numbers"]).all() and found.blocks["exact"].all()
+    assert found.blocks["models"].min() > 10
+    assert sorted(lab.home.iterdir()) == before, "nothing stays behind"
+
+
+def test_a_number_that_does_not_come_out_is_named(lab, finished):
+    how = reference.profiles.load("many")
+    block = verify.draw(verify.check("many"), how, limit=1)[0]
+    folder = block.slice.folder
+    rows, told = (folder / "rows.parquet").read_bytes(), (folder / "provenance.json").read_text()
+    try:
+        frame = pd.read_parquet(folder / "rows.parquet")
+        texts = (frame["method"] == "ct") & (frame["metric"] == "bits_per_byte")
+        frame.loc[texts, "value"] *= 1.5
+        frame.to_parquet(folder / "rows.parquet", index=False)
+        hashes = json.loads(told)["sha256"] | {"rows.parquet": sha256(folder / "rows.parquet")}
+        (folder / "provenance.json").write_text(json.dumps(json.loads(told) | {"sha256": hashes}))
+        arguments = ["verify-reference", "--profile", "many", "--limit", "1", "--processes", "1"]
+        differs = CliRunner().invoke(cli.app, arguments)
+        assert differs.exit_code == 1
+        assert f"{len(block.budgets)} numbers differ" in differs.output and " ct " in differs.output
+    finally:
+        (folder / "rows.parquet").write_bytes(rows)
+        (folder / "provenance.json").write_text(told)
+
+
+def row(value, **changed):
+    known = {"language": "a", "base": "b", "seed": 0, "ct_tokens": 512, "method": "ct"}
+    known |= {"setting": "fixed", "slack": np.nan, "task": "text", "metric": "bits_per_byte"}
+    return known | {"value": value} | changed
+
+
+def test_elsewhere_the_stated_tolerance_holds():
+    committed = pd.DataFrame([row(2.0), row(0.5, task="topic", metric="accuracy")])
+    near = pd.DataFrame([row(2.01), row(0.53, task="topic", metric="accuracy")])
+    far = pd.DataFrame([row(2.05), row(0.56, task="topic", metric="accuracy")])
+    assert verify.compare(committed, near, exact=False)["holds"].all()
+    assert not verify.compare(committed, near, exact=True)["holds"].any()
+    assert not verify.compare(committed, far, exact=False)["holds"].any()
+    lacking = verify.compare(committed, near[:1], exact=False)
+    assert list(lacking.sort_values("metric")["holds"]) == [False, True]
+
+
+def test_the_draw_is_a_tenth_and_repeats_itself():
+    how = reference.profiles.load("reference")
+    there = reference.slices(how)
+    blocks = verify.draw(there, how, seed=3)
+    drawn = sum(len(block.budgets) for block in blocks)
+    assert 0 <= drawn - 0.1 * len(there) * len(how.budgets) < 1
+    assert len({block.slice for block in blocks}) == len(blocks)
+    assert blocks == verify.draw(there, how, seed=3) != verify.draw(there, how, seed=4)
+    everything = verify.draw(there, how, share=1)
+    assert sum(len(block.budgets) for block in everything) == len(there) * len(how.budgets)
+    with pytest.raises(LangmergeError, match="share"):
+        verify.draw(there, how, share=0)
 
 
 def test_the_plan_says_what_is_there_and_what_the_rest_takes(lab, finished):
@@ -120,4 +223,6 @@ def test_the_shipped_results_are_small_and_say_where_they_come_from():
     assert sum(path.stat().st_size for path in files) < 20e6
     for path in top.rglob("provenance.json"):
         told = json.loads(path.read_text())
-        assert {"key", "seconds", "base", "time", "torch"} <= set(told)
+        assert {"key", "seconds", "base", "time", "torch", "parts", "sha256"} <= set(told)
+        for name, expected in told["sha256"].items():
+            assert sha256(path.with_name(name)) == expected, path

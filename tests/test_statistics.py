@@ -188,6 +188,83 @@ def test_unpaired_items_are_refused():
         statistics.paired(frame([1, 0, 1]), frame([1, 0]))
 
 
+def exact_bca(values, level=0.95):
+    """Efron's BCa from all n**n resamples, with the closed form of the acceleration."""
+    values = np.asarray(values)
+    means = np.sort(
+        values[np.indices([len(values)] * len(values)).reshape(len(values), -1)].mean(0)
+    )
+    below = np.mean(means < values.mean() - 1e-12) + np.mean(abs(means - values.mean()) < 1e-12) / 2
+    apart = values - values.mean()  # the jackknife's influences, up to their sign and scale
+    acceleration = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)
+    shift, tails = stats.norm.ppf(below), stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    at = stats.norm.cdf(shift + (shift + tails) / (1 - acceleration * (shift + tails)))
+    return np.quantile(means, at)
+
+
+def test_bca_is_efrons_formula_over_all_resamples():
+    values = [0.02, 0.05, 0.06, 0.11, 0.3, 0.09]
+    step = np.ptp(values) / 100
+    assert statistics.bca(values) == pytest.approx(exact_bca(values), abs=step)
+    assert statistics.bca(values) == statistics.bca(values)
+
+
+def test_bca_of_many_normal_units_is_the_normal_interval():
+    values = stats.norm.ppf((np.arange(400) + 0.5) / 400, 0.2, 1)
+    half = stats.norm.ppf(0.975) * stats.sem(values)
+    assert statistics.bca(values) == pytest.approx((0.2 - half, 0.2 + half), abs=0.05 * half)
+
+
+def test_bca_without_spread_or_with_one_unit():
+    assert statistics.bca([0.2, 0.2, 0.2]) == (0.2, 0.2)
+    assert statistics.bca([0.2]) == (-np.inf, np.inf)
+
+
+def of_runs(table):
+    """Effects by (language, base), of a table of estimates."""
+    return {
+        (f"l{i}", f"b{j}"): statistics.t_interval([value])
+        for (i, j), value in np.ndenumerate(np.asarray(table))
+    }
+
+
+def test_bases_that_disagree_widen_the_interval_and_say_so():
+    rng = np.random.default_rng(8)
+    table = rng.normal(0.05, 0.01, (16, 1)) + np.array([[-0.04, 0.0, 0.04]])
+    pooled = statistics.pool(of_runs(table))
+    expected = stats.ttest_1samp(table.mean(axis=0), 0)
+    assert (pooled.over, pooled.n_clusters, pooled.bases) == ("bases", 3, 3)
+    assert (pooled.low, pooled.high) == pytest.approx(expected.confidence_interval())
+    assert pooled.p == pytest.approx(expected.pvalue)
+
+
+def test_bases_that_agree_leave_the_interval_over_languages():
+    rng = np.random.default_rng(9)
+    table = rng.normal(0.05, 0.05, (16, 1)) + rng.normal(0, 0.001, (16, 3))
+    pooled = statistics.pool(of_runs(table))
+    expected = stats.ttest_1samp(table.mean(axis=1), 0).confidence_interval()
+    assert (pooled.over, pooled.n_clusters) == ("languages", 16)
+    assert (pooled.low, pooled.high) == pytest.approx(expected)
+
+
+def test_languages_on_bases_of_their_own_are_not_crossed():
+    effects = of_runs(np.eye(3) + 0.5)
+    lacking = {key: effects[key] for key in effects if key != ("l0", "b0")}
+    assert statistics.pool(lacking).over == "languages"
+
+
+def test_many_runs_are_pooled_as_one_is():
+    values = np.random.default_rng(10).normal(0.02, 0.02, (6, 5, 3))
+    values[3:] += np.array([-0.1, 0.0, 0.1])  # there the bases disagree
+    many = statistics.pool_many(values)
+    for index, table in enumerate(values):
+        one = statistics.pool(of_runs(table))
+        for name, array in many.items():
+            assert array[index] == pytest.approx(getattr(one, name))
+    p = np.random.default_rng(11).uniform(size=(20, 5)) ** 3
+    assert statistics.holm_many(p) == pytest.approx(np.array([statistics.holm(it) for it in p]))
+
+
 def test_several_budgets_are_averaged_within_the_item():
     late, early = frame([1, 1]), frame([0, 1])
     reference = frame([0, 0])
@@ -220,8 +297,8 @@ def test_bases_are_not_mixed_up():
     run.items = pd.concat([run.items, other.items])
     items = statistics.items_with_base(run)
     part = items[(items["method"] == "sft")]
-    assert statistics.paired(part, part).seeds == 2
-    assert statistics.paired(part, part).n == 2 * 4 * 30
+    same = statistics.paired(part, part)
+    assert (same.seeds, same.bases, same.n) == (1, 2, 2 * 4 * 30)
 
 
 def test_summary_is_the_mean_of_the_rows():

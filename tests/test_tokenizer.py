@@ -78,6 +78,8 @@ def test_fertility_counts_tokens_a_word_without_the_document_token():
     assert tokenizer.fertility(tok, [one]) == 1
     assert tokenizer.fertility(tok, ["த"]) == 3
     assert tokenizer.fertility(tok, [one, "த"]) == (1 + 3) / 2
+    syllables = "ཨ་མས་འབྲས་ཟ།"
+    assert tokenizer.fertility(tok, [syllables], "་") == len(syllables.encode()) / 4
 
 
 @pytest.mark.parametrize("code", SHIPPED)
@@ -164,3 +166,27 @@ def test_growing_by_nothing_changes_nothing():
     grown, pieces = tokenizer.grow(tok, texts("bod_Tibt", 20), 0)
     assert pieces == []
     assert grown.get_vocab() == tok.get_vocab()
+
+
+@pytest.mark.parametrize("tsheg", ["་", "། "])
+def test_a_word_is_the_same_tokens_in_a_sentence_as_in_an_answer_without_spaces(tsheg):
+    tibetan = load("bod_Tibt")
+    tok = tokenizer.without_space_before(english_only(), tibetan.letters())
+    tok, _ = tokenizer.grow(tok, texts("bod_Tibt", 200), 300)
+    for concept in tibetan.words["things"]:
+        word = tibetan.form("thing", concept)
+        answer = tok.encode(" " + word, add_special_tokens=False)
+        before = tok.encode("ཨ་མས" + tsheg.strip(), add_special_tokens=False)
+        assert tok.encode("ཨ་མས" + tsheg + word, add_special_tokens=False) == before + answer
+
+
+def test_no_space_is_dropped_but_before_those_letters():
+    letters = load("bod_Tibt").letters()
+    tok = tokenizer.without_space_before(of_the_base(), letters)
+    for code in ("eng_Latn", "tam_Taml", "uig_Arab"):
+        for text in texts(code, 20):
+            assert tok.encode(text) == of_the_base().encode(text)
+    for text in texts("bod_Tibt", 20):
+        assert back(tok, tok.encode(text)) == text.replace(" ", "")
+    assert back(tok, tok.encode("the འབྲས (rice) འབྲས་ rice  འབྲས")) == "theའབྲས (rice)འབྲས་ rice འབྲས"
+    assert tok.encode("the cow")[0] == of_the_base().encode("the cow")[0]

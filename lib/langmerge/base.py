@@ -256,20 +256,26 @@ class Base:
 
     def between(self, language: str) -> list[str] | None:
         """The tasks on which a language starts between chance and ceiling; None if not measured."""
+        its = self.standing(language)
+        return None if its is None else list(its.loc[its["standing"] == "between", "task"])
+
+    def standing(self, language: str) -> pd.DataFrame | None:
+        """How English SFT alone does in a language, as `readiness.check` gives; None as above."""
         path = self.folder / READINESS
         if not path.is_file():
             return None
         table = pd.read_csv(path)
         its = table[table["language"] == language]
-        return list(its.loc[its["standing"] == "between", "task"]) if len(its) else None
+        return its if len(its) else None
 
     def require_ready(self, language: str) -> None:
         """Raise LangmergeError where an extension did not bring its language above chance."""
         if language not in self.extended.get("ready", []):
             raise LangmergeError(
-                f"{self.folder.name} has met {language}, but English fine-tuning alone does not "
-                f"carry over to it on enough tasks ({self.folder / READINESS}): a study "
-                "would be one of noise. Give the extension more tokens in "
+                f"{self.folder.name} has met {language}, but English fine-tuning alone is between "
+                f"chance and the ceiling there on fewer than {NEEDED} tasks "
+                f"({self.folder / READINESS}): a study would be one of noise, or have nothing to "
+                "gain. Where it is at chance, give the extension more tokens in "
                 f"{paths.data() / 'base_extension.yaml'} and extend again, or put the language "
                 "into the base's own trace. To study it all the same, name the base in a "
                 f"profile: `bases: [{self.folder.name}]`."

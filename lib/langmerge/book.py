@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from langmerge import execution, offline, paths
+from langmerge import bundle, execution, offline, paths
 from langmerge.errors import LangmergeError
 from langmerge.execution import Job
 from langmerge.progress import bar
@@ -60,21 +60,35 @@ def build(
     shipped = read_toc(root / "_toc.yml")
     codes = list(dict.fromkeys([*toc_languages(shipped), *(languages or ())]))
     toc = extend_toc(shipped, codes)
-    from langmerge import data_card, full_run
 
     results = _study(codes, profile, seeds, console)
     jobs = _jobs(results, seeds, toc)
     _execute(jobs, console)
     execution.install(jobs, root / EXECUTED)
-    execution.write_atomically(root / EXECUTED / "samples.md", samples())
-    for name, text in data_card.page().items():
-        execution.write_atomically(root / EXECUTED / name, text)
-    execution.write_atomically(root / EXECUTED / "verdicts.md", verdicts(results))
-    execution.write_atomically(root / EXECUTED / "answer.md", answer(results, root / EXECUTED))
-    execution.write_atomically(root / EXECUTED / "full.md", full_run.page(root / EXECUTED))
+    _write_pages(results, root / EXECUTED)
     index = _render(root, toc, output or root, strict, jobs, console)
     console.print(f"The book: [bold]{index}[/bold]", soft_wrap=True)
     return index
+
+
+def _write_pages(results: dict[str, Any], folder: Path) -> None:
+    """Write what the chapters include: samples, tables, verdicts, made from data and results."""
+    # They draw and compute; the other commands start without them.
+    from langmerge import data_card, explorer, full_run, paper_chapter, reference
+    from langmerge import verdicts as verdicts_page
+
+    pages = {
+        **data_card.page(),
+        "samples.md": samples(),
+        "verdicts.md": verdicts(results),
+        "answer.md": answer(results, folder),
+        "explorer.md": explorer.page(reference.load(), folder),
+        "real_models.md": paper_chapter.page(),
+        "full.md": full_run.page(folder),
+    }
+    for name, text in pages.items():
+        execution.write_atomically(folder / name, text)
+    verdicts_page.save(results, folder)
 
 
 def try_languages(codes: Sequence[str], profile: str = "smoke") -> dict[str, str]:
@@ -138,14 +152,14 @@ def answer(results: dict[str, Any], folder: Path) -> str:
         asked, where = found, name
     else:
         where = f"{len(asked.languages)} {where}"
+    judged = claims.judge_all(asked)
     said = []
     for number, (title, claim) in enumerate(HEADLINES.items(), start=1):
-        judged = {verdict.claim: verdict for verdict in claims.judge(asked, number)}
         verdict = judged[claim]
-        said.append(
-            f"{number}. **{title}: {verdict.verdict}.** {verdict.statement}: "
-            f"{claims.effect(verdict)}, {verdict.interval()} ({where})."
-        )
+        measured = f"{claims.effect(verdict)}, {verdict.interval()} ({where})"
+        if verdict.verdict == claims.NOT_TESTED:
+            measured = f"not tested ({where})"
+        said.append(f"{number}. **{title}: {verdict.verdict}.** {verdict.statement}: {measured}.")
     caption = (
         f"Accuracy on tasks in {name} against tokens of continual pre-training: the usual way, "
         "merges, and the two models that a merge is made of. Bars are 95 % intervals."
@@ -175,30 +189,28 @@ def verdicts(results: dict[str, Any]) -> str:
     many = reference.load()
     if many is not None:
         runs[f"{len(many.languages)} languages"] = many
-    judged = [
-        {
-            verdict.claim: verdict
-            for finding in sorted({claim.finding for claim in stated})
-            for verdict in claims.judge(found, finding, stated, missing_ok=True)
-        }
-        for found in runs.values()
-    ]
+    judged = [claims.judge_all(found, stated) for found in runs.values()]
     names = " | ".join(f"{name}, in the lab" for name in runs)
     lines = [f"| Finding | Claim | {names} | at 7B |", "|---" * (3 + len(runs)) + "|"]
     for claim in stated:
         row = [its[claim.id] for its in judged]
-        words = " | ".join(
-            f"**{verdict.verdict}**: {claims.effect(verdict)}, {verdict.interval()}"
-            if verdict.verdict != claims.NOT_TESTED
-            else verdict.verdict
-            for verdict in row
-        )
+        words = " | ".join(map(_in_short, row))
         lines.append(f"| {claim.finding} | {claim.statement} | {words} | {row[0].at_7b} |")
     rests = "; ".join(
         f"{name}: {_seeds(found.seeds)}, profile `{found.profile}`" for name, found in runs.items()
     )
     notes = {found.plan.note for found in results.values() if found.plan.note}
     return "\n".join(lines) + f"\n\n{rests}.\n" + "".join(f"\n**{note}**\n" for note in notes)
+
+
+def _in_short(verdict: Any) -> str:
+    """A verdict for a cell of a table: the word alone where nothing was tested."""
+    from langmerge import claims
+
+    word = f"**{verdict.verdict}**"
+    if verdict.verdict == claims.NOT_TESTED:
+        return word
+    return f"{word}: {claims.effect(verdict)}, {verdict.interval()}"
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -364,6 +376,7 @@ def render(root: Path, toc: dict[str, Any], strict: bool) -> Path:
     if done.returncode or not (site / "index.html").is_file():
         raise LangmergeError(f"jupyter-book failed:\n{complaints(done.stdout)}\nAll of it: {log}")
     (site / ".nojekyll").touch()
+    bundle.write(root, site / bundle.NAME)
     if external := offline.external_references(site):
         raise LangmergeError("The site would load from elsewhere:\n" + "\n".join(external))
     return site

@@ -1,4 +1,4 @@
-"""What ``make test`` does: lint, unit and property tests, a strict smoke book.
+"""What ``make test`` does: lint, unit and property tests, a strict smoke book, its pages.
 
 All steps run even where one fails, so that one run tells everything; pytest's closing line
 is printed last.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from langmerge import base, book, languages, paths
+from langmerge import base, book, browser, paths
 from langmerge.errors import LangmergeError
 from langmerge.provenance import provenance
 
@@ -32,6 +32,7 @@ def run() -> int:
         "lint": lambda: _lint(root),
         "tests": lambda: _pytest(root, closing),
         "smoke book": _smoke_book,
+        "pages": lambda: _pages(root),
     }
     outcomes = {}
     for number, (name, step) in enumerate(steps.items(), start=1):
@@ -71,7 +72,29 @@ def in_rotation(codes: Sequence[str], turn: int) -> str:
 
 def shipped_targets() -> list[str]:
     """The shipped languages that the shipped base has met."""
-    return [code for code in base.load().languages if code in languages.codes()]
+    return [code for code in base.load().languages if code in _shipped()]
+
+
+def runnable() -> tuple[list[str], dict[str, str]]:
+    """The shipped languages that can be run here, and what keeps each other one from it.
+
+    One that the base has not met can be run after `langmerge base extend`, if that made it ready.
+    """
+    codes, reasons = [], {}
+    for code in _shipped():
+        try:
+            base.meeting("base", code)
+        except LangmergeError as error:
+            reasons[code] = str(error)
+        else:
+            codes.append(code)
+    return codes, reasons
+
+
+def _shipped() -> list[str]:
+    """The shipped languages that can be a study's target."""
+    files = (paths.data() / "languages").glob("*.yaml")
+    return sorted({path.stem for path in files} - {"eng_Latn"})
 
 
 def _smoke_book() -> bool:
@@ -87,3 +110,17 @@ def _smoke_book() -> bool:
         print(error, file=sys.stderr)
         return False
     return True
+
+
+def _pages(root: Path) -> bool:
+    """Check the smoke book's pages, in a browser where there is one."""
+    site = paths.home() / "smoke" / "_build" / "html"
+    if not site.is_dir():
+        print(f"There is no smoke book to check ({site}): see the step before", file=sys.stderr)
+        return False
+    if browser.find() is None:
+        print("Failed:" if browser.is_needed() else "Skipped in part:", browser.HOW, flush=True)
+    # Of pytest's plugins only what is needed: one process, one browser.
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "tests/site_checks.py"]
+    environment = {**os.environ, "LANGMERGE_SITE": str(site)}
+    return subprocess.run(command, cwd=root, env=environment).returncode == 0

@@ -4,8 +4,8 @@
 it holds or fails; its header gives the decision rules in words. This module reads that
 file, computes the effects with `langmerge.statistics`, corrects them over the claims of
 one finding (Holm), and puts the verdict into words. A verdict is one of "holds", "fails",
-"inconclusive": in the lab. A claim whose models a run lacks is "not tested" there. At 7B
-nothing was tested.
+"inconclusive": in the lab. A claim whose data are missing is "not tested", and so is every
+claim at 7B.
 """
 
 from __future__ import annotations
@@ -37,6 +37,15 @@ Test = Literal["difference", "non_inferiority", "equivalence", "slope"]
 #: Tests against a margin instead of against 0.
 WITH_MARGIN = ("non_inferiority", "equivalence")
 ALPHA = 0.05
+#: What each finding is called, and the claim that stands for it.
+FINDINGS = {
+    1: ("Merging against CT-then-SFT", "f1-accuracy"),
+    2: ("Saturation", "f2-merge-stops"),
+    3: ("A slack variable", "f3-accuracy"),
+    4: ("Beyond slack", "f4-widen"),
+    5: ("The mechanism", "f5-restored"),
+    6: ("Stronger baselines", "f6-replay"),
+}
 NOT_TESTED: Word = "not tested"
 AT_7B = NOT_TESTED
 
@@ -72,6 +81,7 @@ class Claim(BaseModel):
     side: Literal["greater", "less", "either"]
     correction: Literal["holm"]
     contrast: Annotated[tuple[Term, ...], Field(min_length=1)]
+    abstract: str = ""
     smallest_effect: Annotated[float, Field(gt=0)] | None = None
     margin: Annotated[float, Field(gt=0)] | None = None
     monotone: bool = False
@@ -119,7 +129,8 @@ class Verdict:
     the claimed side); `n` items or seeds, `n_clusters` independent units; `p_holm` is
     corrected over the claims of the finding; `bound` is the margin or the smallest effect
     of interest, with the sign of the contrast as written. `note` says what the numbers alone
-    do not.
+    do not. `bases` and `over` are those of `statistics.Effect`. A claim that is not tested has
+    no numbers (NaN), and `note` says what is missing.
     """
 
     claim: str
@@ -140,6 +151,8 @@ class Verdict:
     bound: float
     note: str = ""
     at_7b: str = AT_7B
+    bases: int = 1
+    over: str = ""
 
     def sentence(self) -> str:
         """The verdict as one sentence of prose, all of its numbers from the run."""
@@ -169,9 +182,16 @@ class Verdict:
 
     def basis(self) -> str:
         """What the numbers rest on: items, concepts, seeds, languages."""
+        if self.verdict == NOT_TESTED:
+            return "nothing"
         seeds = _count(self.seeds, "seed")
+        if self.bases > 1:
+            seeds = f"{_count(self.bases, 'base')}, {seeds} each"
+            if self.over:
+                seeds += f", the interval over {self.over}"
         if len(self.languages) > 1:
-            return f"{_count(len(self.languages), 'language')} of {seeds}"
+            joint = "on" if self.bases > 1 else "of"
+            return f"{_count(len(self.languages), 'language')} {joint} {seeds}"
         if self.unit == "item":
             items, concepts = _count(self.n, "item"), _count(self.n_clusters, "concept")
             return f"{items} on {concepts}, {seeds}"
@@ -214,49 +234,66 @@ def judge(
     if not chosen:
         known = sorted({claim.finding for claim in claims})
         raise LangmergeError(f"no claim belongs to finding {finding}: known findings {known}.")
-    effects = [_measured(results, claim, missing_ok) for claim in chosen]
-    raw = [
-        p_value(claim, effect) if effect else 1.0
-        for claim, effect in zip(chosen, effects, strict=True)
+    effects = [
+        _measured(results, claim) if missing_ok else measure(results, claim) for claim in chosen
     ]
-    corrected = statistics.holm(raw)
-    return [
-        _verdict(results, claim, effect, p, float(p_holm)) if effect else untested(results, claim)
-        for claim, effect, p, p_holm in zip(chosen, effects, raw, corrected, strict=True)
-    ]
+    return _decided(results, chosen, effects)
 
 
-def _measured(results: Results, claim: Claim, missing_ok: bool) -> Effect | None:
-    """The effect, or None where the results lack what it is measured by and may."""
+def judge_all(results: Results | None, claims: Sequence[Claim] | None = None) -> dict[str, Verdict]:
+    """The verdicts on all claims, by id; "not tested" where the data of one are missing.
+
+    What is missing (all, where `results` is None) counts as p = 1 in the correction over the
+    claims of its finding, so that a run with fewer models has no easier test.
+    """
+    claims = load() if claims is None else claims
+    found: dict[str, Verdict] = {}
+    for finding in sorted({claim.finding for claim in claims}):
+        chosen = [claim for claim in claims if claim.finding == finding]
+        effects = [_measured(results, claim) for claim in chosen]
+        found |= {verdict.claim: verdict for verdict in _decided(results, chosen, effects)}
+    return found
+
+
+def _measured(results: Results | None, claim: Claim) -> Effect | str:
+    """The effect, or what is missing for it."""
+    if results is None:
+        return "there are no results"
     try:
         return measure(results, claim)
-    except MissingResults:
-        if not missing_ok:
-            raise
-        return None
+    except MissingResults as missing:
+        return str(missing)
 
 
-def untested(results: Results | None, claim: Claim) -> Verdict:
-    """What a run (None: there is none) says of a claim whose models it lacks: nothing."""
-    where = f"profile {results.profile!r} does not have" if results else "no run here has"
+def _decided(
+    results: Results | None, claims: Sequence[Claim], effects: Sequence[Effect | str]
+) -> list[Verdict]:
+    """The verdicts on the claims of one finding, from their effects."""
+    pairs = list(zip(claims, effects, strict=True))
+    raw = [1.0 if isinstance(it, str) else p_value(claim, it) for claim, it in pairs]
+    corrected = statistics.holm(raw)
+    return [
+        untested(claim, it)
+        if isinstance(it, str)
+        else _verdict(results, claim, it, p, float(p_holm))
+        for (claim, it), p, p_holm in zip(pairs, raw, corrected, strict=True)
+    ]
+
+
+def untested(claim: Claim, why: str) -> Verdict:
+    """The verdict on a claim whose data are missing."""
     return Verdict(
         claim=claim.id,
         statement=" ".join(claim.statement.split()),
         metric=claim.metric,
         unit=claim.unit,
         test=claim.test,
-        effect=math.nan,
-        low=-math.inf,
-        high=math.inf,
-        p=1.0,
-        p_holm=1.0,
-        n=0,
-        n_clusters=0,
-        seeds=0,
+        **dict.fromkeys(("effect", "low", "high", "p", "p_holm"), math.nan),
+        **dict.fromkeys(("n", "n_clusters", "seeds", "bases"), 0),
         verdict=NOT_TESTED,
-        languages=tuple(results.languages) if results else (),
+        languages=(),
         bound=_bound(claim),
-        note=f"{where} the models that it compares",
+        note=why,
     )
 
 
@@ -265,16 +302,41 @@ def measure(results: Results, claim: Claim) -> Effect:
 
     Raises MissingResults where the results lack a model that the claim compares.
     """
-    _need_budgets(results, claim)
     if claim.unit == "item":
-        column = "correct" if claim.metric == "accuracy" else "margin"
-        items = statistics.items_with_base(results)
-        items = select(items, task=list(results.tasks))
-        parts = [(term.weight, _chosen(results, claim, term, items)) for term in claim.contrast]
-        return statistics.contrast(parts, column)
-    values = seed_values(results, claim)
-    each = [statistics.t_interval(part) for _, part in values.groupby("language")]
-    return each[0] if len(each) == 1 else statistics.pool(each)
+        return statistics.contrast(*_contrast(results, claim))
+    values = _seed_rows(results, claim)
+    each = statistics.by_run(values, _over_seeds)
+    return statistics.pool(each, _over_seeds(values) if len(results.languages) == 1 else None)
+
+
+def estimates(results: Results, claim: Claim) -> pd.DataFrame:
+    """What a claim is about, by language (rows) and base (columns): the units that are pooled.
+
+    Raises MissingResults where the results lack a model that the claim compares.
+    """
+    if claim.unit == "item":
+        scores = statistics.contrast_scores(*_contrast(results, claim))
+        each = statistics.by_run(scores, lambda part: statistics.mean_of_items(part, "score"))
+    else:
+        each = statistics.by_run(_seed_rows(results, claim), _over_seeds)
+    return statistics.crossed(each)
+
+
+def _contrast(results: Results, claim: Claim) -> tuple[list[tuple[float, pd.DataFrame]], str]:
+    """The items that a claim weighs against each other, and the column that it reads."""
+    _need_budgets(results, claim)
+    items = select(statistics.items_with_base(results), task=list(results.tasks))
+    parts = [(term.weight, _chosen(results, claim, term, items)) for term in claim.contrast]
+    return parts, "correct" if claim.metric == "accuracy" else "margin"
+
+
+def _seed_rows(results: Results, claim: Claim) -> pd.DataFrame:
+    _need_budgets(results, claim)
+    return seed_values(results, claim).rename("score").reset_index()
+
+
+def _over_seeds(rows: pd.DataFrame) -> Effect:
+    return statistics.t_interval(rows["score"])
 
 
 def across(results: Results, finding: int, claims: Sequence[Claim] | None = None) -> pd.DataFrame:
@@ -392,6 +454,16 @@ def by_kind(across: pd.DataFrame, kinds: dict[str, dict[str, str]]) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
+def by_seed(results: Results, claim: Claim) -> pd.Series:
+    """The effect that a claim is about, by (language, base, seed)."""
+    if claim.unit == "seed":
+        _need_budgets(results, claim)
+        return seed_values(results, claim)
+    scores = statistics.contrast_scores(*_contrast(results, claim))
+    each = scores.groupby(["language", "base", "seed", "task"])["score"].mean()
+    return each.groupby(["language", "base", "seed"]).mean()
+
+
 def seed_values(results: Results, claim: Claim) -> pd.Series:
     """One number per (language, base, seed): the contrast, or the slope, of a seed's values."""
     frame = _seed_frame(results, claim)
@@ -410,10 +482,15 @@ def seed_values(results: Results, claim: Claim) -> pd.Series:
 
 def steady(results: Results, claim: Claim) -> bool:
     """Whether every seed moves to the claimed side from each budget to the next."""
+    return steady_share(results, claim) == 1
+
+
+def steady_share(results: Results, claim: Claim) -> float:
+    """The share of seeds that move to the claimed side from each budget to the next."""
     frame = _chosen(results, claim, claim.contrast[0], _seed_frame(results, claim))
     sign = 1 if claim.side == "greater" else -1
-    steps = frame.sort_values("ct_tokens").groupby(["language", "base", "seed"])["value"].diff()
-    return bool((sign * steps.dropna() > 0).all())
+    runs = frame.sort_values("ct_tokens").groupby(["language", "base", "seed"])["value"]
+    return float(runs.apply(lambda its: (sign * its.diff().dropna() > 0).all()).mean())
 
 
 def p_value(claim: Claim, effect: Effect) -> float:
@@ -450,7 +527,7 @@ def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
             "claim": verdict.statement,
             "effect": effect(verdict),
             "95 % interval": verdict.interval().removeprefix("95 % interval "),
-            "p (Holm)": _p(verdict.p_holm).removeprefix("p ").removeprefix("= "),
+            "p (Holm)": p_text(verdict.p_holm),
             "rests on": verdict.note if verdict.verdict == NOT_TESTED else verdict.basis(),
             "in the lab": verdict.verdict,
             "at 7B": verdict.at_7b,
@@ -480,9 +557,9 @@ def shown(metric: Metric, value: float) -> tuple[float, str]:
 
 
 def effect(verdict: Verdict) -> str:
-    """The effect with its unit, in words for a table; nothing where none was measured."""
+    """The effect with its unit, in words for a table."""
     if verdict.verdict == NOT_TESTED:
-        return ""
+        return NOT_TESTED
     number, unit = _SHOWN[verdict.metric]
     return f"{number(verdict.effect)} {unit}"
 
@@ -523,6 +600,8 @@ def _verdict(results: Results, claim: Claim, effect: Effect, p: float, p_holm: f
         languages=tuple(results.languages),
         bound=_bound(claim),
         note=_note(claim, effect, word, is_steady),
+        bases=effect.bases,
+        over=effect.over if effect.bases > 1 else "",
     )
 
 
@@ -579,7 +658,8 @@ def _seed_frame(results: Results, claim: Claim) -> pd.DataFrame:
     if "method" not in tensors:
         tensors = tensors.assign(method="ties_mean")
     if "base" not in tensors:
-        tensors = tensors.assign(base="")
+        only = results.rows.drop_duplicates("language").set_index("language")["base"]
+        tensors = tensors.assign(base=tensors["language"].map(only))
     summed = statistics.whole_model(tensors)
     return summed.assign(value=summed[claim.metric])
 
@@ -599,12 +679,14 @@ def _chosen(results: Results, claim: Claim, term: Term, frame: pd.DataFrame) -> 
             f"claim {claim.id}: {term.method} ({term.setting}) is several models: {variants}. "
             "Keep one of them in the results."
         )
-    present = set(zip(found["language"], found["seed"], found["ct_tokens"], strict=True))
-    for language in results.languages:
-        for seed in results.seeds:
-            for budget in budgets:
-                if (language, seed, budget) not in present:
-                    raise _missing(results, claim, term, frame, (language, seed, budget))
+    where = ["language", "base", "seed", "ct_tokens"]
+    present = set(found[where].drop_duplicates().itertuples(index=False, name=None))
+    bases = results.rows.groupby("language")["base"].unique()
+    wanted = itertools.product(results.languages, results.seeds, budgets)
+    for language, seed, budget in wanted:
+        for base in bases.get(language, [""]):
+            if (language, base, seed, budget) not in present:
+                raise _missing(results, claim, term, frame, (language, seed, budget))
     return found
 
 
@@ -675,7 +757,19 @@ def _as_text(metric: str) -> Callable[[float], str]:
 _SHOWN = {metric: (_as_text(metric), unit) for metric, (_, unit) in _UNITS.items()}
 
 
+def as_text(metric: Metric, value: float) -> str:
+    """A value of a metric in the unit that readers see it in, signed, without the unit."""
+    return _SHOWN[metric][0](value)
+
+
+def p_text(p: float) -> str:
+    """A p value as tables have it: ``< .001``, ``.031``."""
+    return _p(p).removeprefix("p ").removeprefix("= ")
+
+
 def _p(p: float) -> str:
+    if math.isnan(p):
+        return "no p"
     return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)
 
 

@@ -40,6 +40,13 @@ Languages = Annotated[
 Seeds = Annotated[
     str | None, typer.Option("--seeds", "-s", help="Run seeds, such as 0,1,2. [default: profile's]")
 ]
+Processes = Annotated[
+    int | None, typer.Option("--processes", min=1, help="Processes. [default: one per core]")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option("--scheduler", help="A Dask scheduler, tcp://host:port, whose workers compute."),
+]
 
 
 def _examples(*lines: str) -> str:
@@ -58,15 +65,15 @@ def run(
     language: Languages = None,
     profile: Profile = "lab",
     seeds: Seeds = None,
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes. [default: one per core]")
-    ] = None,
+    processes: Processes = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Run the study: compute what the store lacks, and print the scores.
 
     Without a language, those of the profile are run.
     """
     chosen = parse_seeds(seeds)
+    _use_scheduler(scheduler, processes)
     from langmerge import study
 
     _print_scores(study.run(language=language, profile=profile, seeds=chosen, processes=processes))
@@ -97,9 +104,12 @@ def reference(
         int | None, typer.Option(min=1, help="Languages to compute now. [default: all]")
     ] = None,
     profile: Annotated[str, typer.Option("--profile", "-p")] = "reference",
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes. [default: one per core]")
-    ] = None,
+    seal: Annotated[
+        bool,
+        typer.Option("--seal", help="Only write hashes into slices from before these were kept."),
+    ] = False,
+    processes: Processes = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Run many languages for the pooled verdicts, slice by slice; kept under data/results.
 
@@ -107,12 +117,22 @@ def reference(
     """
     from langmerge import reference as runs
 
+    if seal:
+        typer.echo(f"{len(runs.seal(profile))} slices sealed.")
+        return
     if plan:
         found = runs.plan(profile)
         _print_table(
-            ("base", "seed", "language", "there", "minutes"),
+            ("base", "seed", "language", "there", "minutes", "what is another now"),
             (
-                (r.base, r.seed, r.language, _yes(r.done), _minutes(r.seconds, r.measured))
+                (
+                    r.base,
+                    r.seed,
+                    r.language,
+                    _yes(r.done),
+                    _minutes(r.seconds, r.measured),
+                    r.differs,
+                )
                 for r in found.itertuples()
             ),
         )
@@ -128,8 +148,21 @@ def reference(
         told = f"about {left:,.0f} minutes" if left > 0 else "no time is measured yet"
         typer.echo(f"To do: {(~found['done']).sum()} of {len(found)} slices ({told}).")
         return
+    _use_scheduler(scheduler, processes)
     done = runs.run(profile, processes=processes, limit=limit)
     typer.echo(f"{len(done)} slices computed, {len(runs.plan(profile).query('~done'))} to go.")
+
+
+def _use_scheduler(scheduler: str | None, processes: int | None = None) -> None:
+    """Send the jobs to a scheduler, the environment's where none is given, if there is one."""
+    if scheduler is not None and processes is not None:
+        raise LangmergeError(
+            "--scheduler sends the jobs to its workers and --processes keeps them here: give one"
+        )
+    if processes is None:
+        from langmerge import cluster
+
+        cluster.use(scheduler)
 
 
 def _minutes(seconds: float, measured: bool) -> str:
@@ -152,11 +185,13 @@ def tune(
     missing: Annotated[
         bool, typer.Option("--missing", help="Only methods that have no tuned settings yet.")
     ] = False,
+    scheduler: Scheduler = None,
 ) -> None:
     """Choose methods' settings anew, on the development languages alone.
 
     What is not tuned now stays as it is.
     """
+    _use_scheduler(scheduler)
     from langmerge import paths, tuning
 
     chosen = tuning.tune(profile=profile, methods=method, missing=missing)
@@ -251,12 +286,15 @@ def languages(
 
 
 def _run_languages() -> None:
-    """The notebooks in every shipped language that the base has met; exit code 2 if one fails."""
+    """The notebooks in every shipped language that can be run; exit code 2 if one fails."""
     from langmerge import book, checks
 
-    found = book.try_languages(checks.shipped_targets())
+    codes, left_out = checks.runnable()
+    found = book.try_languages(codes)
     for code, problem in found.items():
         typer.echo(f"{code}: {problem or 'all notebooks ran'}")
+    for code, reason in left_out.items():
+        typer.echo(f"{code}: left out; {reason}")
     if any(found.values()):
         raise typer.Exit(2)
 
@@ -575,6 +613,424 @@ def pair() -> None:
         typer.echo(execution.pair(source))
 
 
+@app.command(
+    name="verify-reference",
+    epilog=_examples("verify-reference --plan", "verify-reference", "verify-reference --limit 1"),
+)
+def verify_reference(
+    share: Annotated[float, typer.Option(help="The part of the models to compute anew.")] = 0.1,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Slices to draw from. [default: as many as it takes]")
+    ] = None,
+    draw: Annotated[int, typer.Option(min=0, help="Another number draws other models.")] = 0,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only check the files, and say what.")
+    ] = False,
+    profile: Annotated[str, typer.Option("--profile", "-p")] = "reference",
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes. [default: one per core]")
+    ] = None,
+) -> None:
+    """Compute a random tenth of the committed results anew, and compare.
+
+    Exit code 1 where they differ, 2 where the committed files are not what they say.
+    """
+    from langmerge import profiles, verify
+
+    if plan:
+        how = profiles.load(profile)
+        blocks = verify.draw(verify.check(profile), how, share, draw, limit)
+        took = [verify.seconds(block, how) for block in blocks]
+        _print_table(
+            ("base", "seed", "language", "CT tokens", "minutes"),
+            (
+                (one.base, one.seed, one.language, _tokens(block.budgets), _minutes(time, False))
+                for block, one, time in zip(blocks, (b.slice for b in blocks), took, strict=True)
+            ),
+        )
+        typer.echo(f"All files are whole. To compute: about {sum(took) / 60:,.0f} minutes.")
+        return
+    found = verify.verify(profile, share, draw, limit, processes)
+    _print_verified(found)
+    if not found.holds:
+        raise typer.Exit(1)
+
+
+def _tokens(budgets: Any) -> str:
+    return ", ".join(f"{budget:,}" for budget in budgets)
+
+
+def _print_verified(found: Any) -> None:
+    """What came out again, what did not, and what was asked for."""
+    from langmerge import verify
+
+    titles = ("base", "seed", "language", "CT tokens", "models", "numbers", "identical")
+    _print_table(
+        (*titles, "accuracy off by", "bits per byte off by", "holds"),
+        (
+            (
+                *(r.base, r.seed, r.language, f"{r.ct_tokens:,}", r.models, r.numbers, r.same),
+                *(f"{r.accuracy:.3f}", f"{r.bits:.2%}", _yes(r.holds)),
+            )
+            for r in found.blocks.itertuples()
+        ),
+    )
+    if found.elsewhere:
+        accuracy, bits = verify.TOLERANCE["accuracy"], verify.TOLERANCE["bits_per_byte"]
+        typer.echo(
+            f"Not the same here: {'; '.join(found.elsewhere)}.\nSo numbers may differ: accuracy by "
+            f"{accuracy:g}, bits per byte by {bits:.0%}."
+        )
+    else:
+        typer.echo("Versions and processor are the same: every number has to be identical.")
+    if not found.holds:
+        columns = ["language", "seed", "ct_tokens", "method", "setting", "slack", "task"]
+        rows = found.differing[[*columns, "value", "found"]].itertuples(index=False)
+        _print_table((*columns, "committed", "found"), (map(_brief, row) for row in rows))
+        typer.echo(f"{len(found.differing)} numbers differ by more than that.")
+
+
+@app.command(epilog=_examples("doctor", "doctor --json"))
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
+) -> None:
+    """Check whether this machine is ready: each finding with its mend. Exit code 1 if it is not.
+
+    Where langmerge is not installed yet: `python lib/langmerge/doctor.py` in a clone.
+    """
+    from langmerge import doctor as preflight
+
+    found = preflight.run()
+    typer.echo(preflight.as_json(found) if as_json else preflight.report(found))
+    raise typer.Exit(preflight.exit_code(found))
+
+
+@app.command(
+    epilog=_examples(
+        "kit --language ben_Beng", "kit --seeds 0 --out kit.zip", "kit --use kit-tam_Taml-lab.zip"
+    )
+)
+def kit(
+    language: Annotated[str, typer.Option("--language", "-l")] = "tam_Taml",
+    profile: Profile = "lab",
+    seeds: Seeds = None,
+    out: Annotated[Path | None, typer.Option(help="The file. [default: in build/kits]")] = None,
+    use: Annotated[
+        Path | None, typer.Option("--use", help="Unpack a kit, once its hashes are right.")
+    ] = None,
+    sha256: Annotated[
+        str | None, typer.Option("--sha256", help="With --use: the hash that it should have.")
+    ] = None,
+) -> None:
+    """Put all that a study of one language trained into one file, so that a class trains nothing.
+
+    What is missing of the study is computed first.
+    """
+    chosen = parse_seeds(seeds)
+    from langmerge import kit as kits
+
+    made = kits.use(use, sha256) if use else kits.build(language, profile, chosen, out)
+    its = made.manifest
+    typer.echo(
+        f"{made.path}: {made.size / 1e6:,.1f} MB, {made.experts} models and {made.results} results "
+        f"of {its.language}, profile {its.profile}, seeds {', '.join(map(str, its.seeds))}"
+    )
+    typer.echo(f"sha256 {made.digest}")
+    if use:
+        typer.echo("It is in the store: notebooks with this language and profile train nothing.")
+
+
+@app.command(
+    epilog=_examples("publish-check", "publish-check --address https://someone.github.io/book/")
+)
+def publish_check(
+    address: Annotated[str, typer.Option(help="Where the site will be.")] = (
+        "http://localhost/langmerge/"
+    ),
+) -> None:
+    """Make the built book ready for a web server, in _build/publish, and check it there.
+
+    Icon, sitemap, links, anchors; served on this machine under a sub-path. Exit code 2 where
+    something is wrong.
+    """
+    from langmerge import publishing
+
+    site = publishing.prepare(address)
+    if found := publishing.problems(site, address):
+        raise LangmergeError("The site cannot be published:\n" + "\n".join(found))
+    typer.echo(f"{site}: {len(publishing.pages(site))} pages, ready for {address}")
+
+
+train_app = typer.Typer(
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    help="Continual pre-training and fine-tuning of models of any size.",
+    epilog=_examples("train ct ct_tel --plan", "train cost", "train measure --shape llama-1b"),
+)
+app.add_typer(train_app, name="train")
+contributed_app = typer.Typer(
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    help="Rows of results that readers contribute.",
+)
+app.add_typer(contributed_app, name="contributed")
+
+RunFile = Annotated[
+    str, typer.Argument(help="Settings of the run (YAML), or shipped ones: ct_tel, sft_flan.")
+]
+OnlyPlan = Annotated[bool, typer.Option("--plan", help="Only say what it would take.")]
+Card = Annotated[str, typer.Option("--gpu", help="The GPU that a plan reckons with.")]
+Cards = Annotated[int, typer.Option("--gpus", min=1, help="How many of it.")]
+Sharded = Annotated[bool, typer.Option("--sharded", help="The model is shared out over them.")]
+TokensPerSecond = Annotated[
+    float | None, typer.Option(min=1e-9, help="Training speed. [default: by formula]")
+]
+Measured = Annotated[
+    Path | None, typer.Option(help="A file of `langmerge train measure --out`, for the speed.")
+]
+Mfu = Annotated[
+    float, typer.Option(min=0.01, max=1, help="The share of its peak that a GPU does, assumed.")
+]
+Price = Annotated[float | None, typer.Option(min=0, help="Of one GPU for an hour.")]
+
+
+@train_app.command(
+    epilog=_examples(
+        "train ct ct_tel --plan --gpu 'A100 80GB' --gpus 8 --sharded", "train ct my.yaml"
+    )
+)
+def ct(
+    run: RunFile,
+    plan: OnlyPlan = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only tokenize and pack the text; needs no GPU.")
+    ] = False,
+    gpu: Card = "RTX 4090",
+    gpus: Cards = 1,
+    sharded: Sharded = False,
+    tokens_per_second: TokensPerSecond = None,
+    measured: Measured = None,
+    mfu: Mfu = 0.35,
+    price: Price = None,
+) -> None:
+    """Continually pre-train a model on running text. Killed, the same command goes on.
+
+    On several devices: `torchrun --nproc_per_node 8 -m langmerge train ct my.yaml`, or
+    `accelerate launch` with a file of data/accelerate.
+    """
+    means = (gpu, gpus, sharded, tokens_per_second, measured, mfu, price)
+    _train("ct", run, plan, prepare, means)
+
+
+@train_app.command(epilog=_examples("train sft sft_flan --plan", "train sft my.yaml"))
+def sft(
+    run: RunFile,
+    plan: OnlyPlan = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only tokenize and pack the examples.")
+    ] = False,
+    gpu: Card = "RTX 4090",
+    gpus: Cards = 1,
+    sharded: Sharded = False,
+    tokens_per_second: TokensPerSecond = None,
+    measured: Measured = None,
+    mfu: Mfu = 0.35,
+    price: Price = None,
+) -> None:
+    """Fine-tune a model on instructions. Killed, the same command goes on."""
+    means = (gpu, gpus, sharded, tokens_per_second, measured, mfu, price)
+    _train("sft", run, plan, prepare, means)
+
+
+def _train(kind: str, source: str, only_plan: bool, only_prepare: bool, means: tuple) -> None:
+    from langmerge.scale import settings
+
+    run = settings.read(kind, source)
+    if only_plan:
+        from langmerge.scale import plan
+
+        _print_table(("plan", str(run.out)), plan.lines(run, plan.Means(*means)))
+        return
+    from langmerge.progress import bar
+    from langmerge.scale import training
+
+    if only_prepare:
+        with bar("Packing rows") as progress:
+            training.prepare(run, progress)
+        typer.echo(run.out / "data")
+        return
+    task = {"ct": training.continual_pretrain, "sft": training.finetune}[kind]
+    if "RANK" in os.environ:  # one of several processes: the log says how far they are
+        task(run)
+        return
+    if not training.is_done(run):
+        with bar("Packing rows") as progress:
+            training.prepare(run, progress)
+    with bar("Training") as progress:
+        task(run, progress)
+    for folder in run.checkpoints().values():
+        typer.echo(folder)
+
+
+@train_app.command(epilog=_examples("train cost", "train cost --tokens 1e8 --mfu 0.4 --price 2.5"))
+def cost(
+    tokens: Annotated[float, typer.Option(min=1, help="Tokens to train on.")] = 1e8,
+    mfu: Mfu = 0.35,
+    price: Price = None,
+) -> None:
+    """Memory, speed and hours by model and GPU, by formula."""
+    from langmerge.scale import cost as costs
+    from langmerge.scale import plan
+
+    titles, rows = plan.cost_table(tokens, mfu, price)
+    _print_table(titles, rows)
+    typer.echo(
+        f"By formula: MFU x peak / (6 x parameters) tokens a second on each GPU; MFU {mfu:.2f} is "
+        f"assumed. {costs.ROWS_TOLD}"
+    )
+
+
+@train_app.command(epilog=_examples("train measure --shape llama-1b --rows 4 --out h100.json"))
+def measure(
+    shape: Annotated[
+        str, typer.Option(help="qwen1.5-0.5b, llama-1b, ... or a folder.")
+    ] = "llama-1b",
+    rows: Annotated[int, typer.Option(min=1, help="Sequences at once.")] = 1,
+    sequence: Annotated[int, typer.Option(min=2, help="Tokens of a sequence.")] = 2048,
+    steps: Annotated[int, typer.Option(min=1, help="Steps that count.")] = 20,
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    checkpointing: Annotated[bool, typer.Option(help="Compute activations anew.")] = True,
+    out: Annotated[Path | None, typer.Option(help="A file (JSON) for --measured.")] = None,
+) -> None:
+    """Measure training's speed and memory here, with random weights of a model's shape."""
+    from langmerge.scale import cost as costs
+    from langmerge.scale import measure as measuring
+    from langmerge.scale import plan
+
+    known = costs.SHAPES.get(shape) or plan.shape(shape)
+    found = measuring.measure(known, rows, sequence, steps, 3, precision, checkpointing)
+    _print_table(("measured", found["device"]), measuring.lines(found))
+    if out is not None:
+        files.write_text(out, json.dumps(found, indent=1) + "\n")
+        typer.echo(out)
+
+
+@app.command(
+    name="hub-small",
+    epilog=_examples(
+        "hub-small --language tel_Telu --plan --gpu 'RTX 4090' --price 0.5",
+        "hub-small --language tel_Telu",
+    ),
+)
+def hub_small(
+    language: Annotated[str, typer.Option("--language", "-l", help="FLORES code.")],
+    settings: Annotated[
+        str, typer.Option(help="Your settings (YAML). [default: the shipped ones]")
+    ] = "hub_small",
+    out: Annotated[
+        Path | None, typer.Option(help="The folder. [default: hub-small/<language> in the home]")
+    ] = None,
+    plan: OnlyPlan = False,
+    gpu: Card = "RTX 4090",
+    tokens_per_second: TokensPerSecond = None,
+    measured: Measured = None,
+    mfu: Mfu = 0.35,
+    price: Price = None,
+) -> None:
+    """The three findings with a model of half a billion parameters, on one GPU. Resumable."""
+    from langmerge import paths
+    from langmerge.scale import hub_small as studies
+    from langmerge.scale import plan as plans
+
+    where = out or paths.home() / "hub-small" / language
+    study = studies.Study(studies.read(settings), language, where)
+    if plan:
+        means = plans.Means(gpu, 1, False, tokens_per_second, measured, mfu, price)
+        _print_table(("plan", str(where)), studies.plan_lines(study, means))
+        return
+    typer.echo(studies.run(study, typer.echo))
+
+
+@contributed_app.command(name="check", epilog=_examples("contributed check rows.jsonl"))
+def check_contributed(
+    file: Annotated[Path, typer.Argument(help="JSON lines, a row a line.")],
+) -> None:
+    """Check rows before they are taken into data/results/contributed."""
+    from langmerge.scale import contributed
+
+    rows = contributed.check(file)
+    counted = ", ".join(sorted({row.language for row in rows}))
+    typer.echo(f"{file}: {len(rows)} rows of {counted} are in order.")
+
+
+@contributed_app.command(name="show")
+def show_contributed() -> None:
+    """Show the accuracies that readers have contributed."""
+    from langmerge.scale import contributed
+
+    titles, rows = contributed.table()
+    if not rows:
+        typer.echo(f"Nobody has contributed rows yet: {contributed.folder()} is where they go.")
+        return
+    _print_table(titles, rows)
+
+
+@app.command(epilog=_examples("power --plan", "power", "power --languages 16 --bases 3 --seeds 2"))
+def power(
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what of the pilot is there, and what it takes.")
+    ] = False,
+    languages: Annotated[
+        int | None, typer.Option(min=2, help="Languages. [default: the reference run's]")
+    ] = None,
+    bases: Annotated[
+        int | None, typer.Option(min=1, help="Bases. [default: the reference run's]")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Run seeds. [default: the reference run's]")
+    ] = None,
+    base_spread: Annotated[
+        float,
+        typer.Option(min=0, help="How much bases differ, if languages differ by 1."),
+    ] = 0.5,
+    profile: Annotated[str, typer.Option("--profile", "-p", help="The pilot.")] = "pilot",
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes. [default: one per core]")
+    ] = None,
+) -> None:
+    """Say what a run of some size could show, from a pilot on the development languages.
+
+    Runs what is missing of the pilot, slice by slice, and writes data/power.csv.
+    """
+    from langmerge import power as powers
+    from langmerge import reference as runs
+
+    if plan:
+        reference(plan=True, profile=profile)
+        return
+    usual = powers.design()
+    size = powers.Design(languages or usual.languages, bases or usual.bases, seeds or usual.seeds)
+    runs.run(profile, processes=processes)
+    table = powers.measure(size, profile, base_spread=base_spread)
+    columns = ["claim", "truth", "effect", "spread", "holds", "fails", "inconclusive"]
+    _print_table(columns, (map(_brief, r) for r in table[columns].itertuples(index=False)))
+    typer.echo(
+        f"Of {size.languages} languages on {size.bases} base(s), {size.seeds} seed(s) each; the "
+        "table is in data/power.csv."
+    )
+
+
+@app.command(epilog=_examples("coverage"))
+def coverage() -> None:
+    """Simulate how often the study's 95 % intervals hold the truth, for the book."""
+    from langmerge import coverage as intervals
+
+    table = intervals.measure()
+    columns = ["units", "number", "spread", "interval", "coverage"]
+    _print_table(columns, (map(_brief, r) for r in table[columns].itertuples(index=False)))
+    typer.echo("The table is in data/coverage.csv.")
+
+
 def parse_seeds(text: str | None) -> list[int] | None:
     """Seeds from ``0,1,2`` or ``0 1 2``; None stays None (the profile's own seeds).
 
@@ -667,6 +1123,87 @@ def _errno(error: BaseException) -> int | None:
     # safetensors and tokenizers report the number in their text only.
     found = re.search(r"os error (\d+)", str(error))
     return int(found.group(1)) if found else None
+
+
+@app.command(
+    epilog=_examples(
+        "paper",
+        "paper --language tam_Taml --plan",
+        "paper --language tam_Taml",
+        "paper --language ind_Latn --limit 50",
+    )
+)
+def paper(
+    language: Annotated[
+        str | None, typer.Option("--language", "-l", help="FLORES code. [default: list them]")
+    ] = None,
+    triple: Annotated[
+        str | None, typer.Option(help="Which checkpoints: paper or laptop. [default: what fits]")
+    ] = None,
+    laptop: Annotated[
+        bool, typer.Option("--laptop", help="The same as --triple laptop: 0.5B models.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what would be fetched, and what it takes.")
+    ] = False,
+    slack: Annotated[
+        list[float] | None, typer.Option(help="A slack; may be repeated, and inf.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Items a task, for a trial. [default: all]")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda:0, mps. [default: the best]")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="To evaluate in. [default: bfloat16, float32 on a CPU]")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts at once.")] = 8,
+    threads: Annotated[int, typer.Option(min=1, help="Threads to merge with.")] = 1,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the merged models on disk.")] = False,
+    repin: Annotated[
+        bool, typer.Option("--repin", help="Take today's revisions in place of the first run's.")
+    ] = False,
+    study: Annotated[
+        Path | None, typer.Option(help="Triples and grid of your own, as data/paper.yaml has them.")
+    ] = None,
+) -> None:
+    """Merge released checkpoints and evaluate them, against their parts and over slacks.
+
+    Fetches, diagnoses, merges and evaluates; rows are kept as they come, and the same command goes
+    on where it was stopped.
+    """
+    from langmerge import paper as papers
+
+    if laptop and triple not in (None, "laptop"):
+        raise LangmergeError(f"--laptop and --triple {triple} say different things: give one.")
+    written = papers.read_study(study)
+    if language is None:
+        _print_released(written)
+        return
+    chosen = papers.choose(language, "laptop" if laptop else triple, written, slack or ())
+    from langmerge import paper_page, paper_plan, paper_run
+
+    setting = paper_run.setting(device, dtype, batch_size, limit)
+    if plan:
+        _print_table(
+            ("plan", chosen.name),
+            paper_plan.plan(chosen, papers.pin(chosen, repin), setting).rows,
+        )
+        return
+    options = paper_run.Options(threads=threads, keep=keep, repin=repin)
+    rows, pinned = paper_run.run(chosen, setting, options, tell=typer.echo)
+    _print_table(*paper_page.table(chosen, rows))
+    typer.echo(paper_page.write(chosen, pinned, setting, rows))
+    typer.echo(chosen.results)
+
+
+def _print_released(study: Any) -> None:
+    """Which languages have released checkpoints, and what those can test."""
+    from langmerge import paper as papers
+
+    _print_table(("language", "name", "checkpoint", "tasks"), papers.overview(study))
+    _print_table(("released weights can test", ""), papers.TESTABLE)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 class LangmergeError(Exception):
@@ -27,6 +28,11 @@ def nearest(value: str, known: Iterable[str], n: int = 3) -> str:
 def readable(error: ValidationError) -> str:
     """Pydantic's complaint in one line: `key: what is wrong; key: …`, without its links."""
     return "; ".join(
-        f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
-        for problem in error.errors()
+        ": ".join(filter(None, (".".join(map(str, it["loc"])), _said(it)))) for it in error.errors()
     )
+
+
+def _said(problem: ErrorDetails) -> str:
+    if problem["type"] == "model_type":  # the file as a whole is a list, a word or empty
+        return "has no `key: value` lines"
+    return problem["msg"].removeprefix("Value error, ")

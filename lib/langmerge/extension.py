@@ -33,6 +33,8 @@ from langmerge.languages import Language
 
 # The base itself is made of streams 1 and 2.
 STREAM = 5
+#: Steps between two saves: a killed extension loses half a minute of work.
+SAVE_STEPS = 100
 
 
 class Extension(BaseModel):
@@ -129,7 +131,9 @@ def _check(parent: Base, codes: list[str]) -> None:
         raise LangmergeError("no language to extend the base with: name one with --language")
     for code in codes:
         languages.load(code)
-        if code == "eng_Latn" or code in parent.languages or codes.count(code) > 1:
+        if codes.count(code) > 1:
+            raise LangmergeError(f"{code} is named twice: name each language once")
+        if code == "eng_Latn" or code in parent.languages:
             raise LangmergeError(
                 f"{code}: the base has met it already; its targets are "
                 f"{', '.join(parent.languages)}"
@@ -159,7 +163,11 @@ def grown_tokenizer(
     """A base's tokenizer with tokens for new languages, and what each of those is made of."""
     texts = [text for language in new for text in _texts(parent, language)]
     more = recipe().vocabulary * len(new)
-    return tokenizer.grow(parent.tokenizer, texts, min(more, 2**16 - len(parent.tokenizer)))
+    tok = parent.tokenizer
+    for language in new:
+        if language.word_separator != " ":
+            tok = tokenizer.without_space_before(tok, language.letters())
+    return tokenizer.grow(tok, texts, min(more, 2**16 - len(tok)))
 
 
 def trace(parent: Base, tok: PreTrainedTokenizerFast, code: str) -> list[np.ndarray]:
@@ -209,7 +217,8 @@ def _train(
     )
     report = (lambda step: progress(step, steps)) if progress else None
     net = _grown_model(parent, pieces).train()
-    train.fit(net, train.Rows(rows), settings, progress=report, resume_folder=work)
+    data = train.Rows(rows)
+    train.fit(net, data, settings, progress=report, resume_folder=work, save_steps=SAVE_STEPS)
     trained = work / "trained"
     tok.save_pretrained(trained)
     net.save_pretrained(trained)

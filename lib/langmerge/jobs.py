@@ -1,6 +1,6 @@
 """Independent jobs on as many processes as cores, one thread each.
 
-joblib is the engine: the same call runs on a cluster with another of its backends.
+joblib is the engine here; where a scheduler is named, `langmerge.cluster` takes the same jobs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import joblib
 import torch
 from rich.console import Console
 
+from langmerge import cluster
 from langmerge.progress import bar
 
 Job = tuple  # a function and its arguments
@@ -20,12 +21,16 @@ def run(name: str, jobs: list[Job], processes: int | None = None, quiet: bool = 
     """Run all jobs and show how far they are; jobs save what they compute themselves.
 
     processes: default as many as this process may use cores; with 1 the jobs run in this process.
+    Where a scheduler is named and no number of processes, its workers run them.
     """
     if not jobs:
         return
-    processes = min(processes or joblib.cpu_count(), len(jobs))
+    if processes is None and cluster.address() is not None:
+        results = cluster.run([(_one_thread, *job) for job in jobs])
+    else:
+        results = _results(jobs, min(processes or joblib.cpu_count(), len(jobs)))
     with bar(name, len(jobs), Console(stderr=True, quiet=quiet)) as report:
-        for done, _ in enumerate(_results(jobs, processes), start=1):
+        for done, _ in enumerate(results, start=1):
             report(done, len(jobs))
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import builtins
 import re
+import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from langmerge import orthography, paths
+from langmerge import hub_languages, orthography, paths
 from langmerge.errors import LangmergeError, nearest, readable
 from langmerge.files import read_yaml
 from langmerge.world import CONSTRUCTIONS, Inventory, concepts, everything
@@ -153,6 +154,14 @@ class Language(BaseModel):
         """A concept's word in the form that agrees with another word of the sentence."""
         return self.form(role, concept, self.form(controller, other, CLASS))
 
+    def letters(self) -> set[str]:
+        """The letters and the marks on them that its words and templates are written with."""
+        texts = [SLOT.sub("", template) for template in self.templates.values()]
+        for words in self.words.values():
+            for word in words.values():
+                texts += [word] if isinstance(word, str) else word.values()
+        return {it for it in "".join(texts) if unicodedata.category(it)[0] in "LM"}
+
     @property
     def is_control(self) -> bool:
         """Whether this is a generated control language."""
@@ -192,6 +201,8 @@ def load(code: str) -> Language:
         return controls.generate(int(control[1]))
     path = paths.find("languages", str(code)) if re.fullmatch(r"\w+", str(code)) else None
     if path is None:
+        if told := hub_languages.refusal(str(code)):
+            raise LangmergeError(told)
         raise LangmergeError(
             f"no language {code!r}: {nearest(str(code), codes())} "
             "(or a control language, zzz_0000 to zzz_9999)"

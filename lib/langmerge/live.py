@@ -15,6 +15,7 @@ import pandas as pd
 
 from langmerge import tasks
 from langmerge.cells import Cell
+from langmerge.data_card import tag
 from langmerge.errors import LangmergeError, nearest
 from langmerge.evaluate import Evaluator, Suite
 from langmerge.languages import english_beside, load
@@ -164,7 +165,7 @@ def _softmax(scores: np.ndarray) -> np.ndarray:
 def html(item: LiveItem) -> str:
     """The item for a page: its text in the target script, its gloss, and how the merge did."""
     target = load(item.language)
-    mark = f'lang="{escape(target.code.split("_")[0])}" dir="{escape(target.direction)}"'
+    mark = f'lang="{tag(target.code)}" dir="{escape(target.direction)}"'
     answered = "answered rightly" if item.answered_rightly else "not answered rightly"
     listed = ", ".join(
         _option(mark, row.option, row.gloss, row.correct)

@@ -7,6 +7,7 @@ looked at.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -119,12 +120,21 @@ def _concepts() -> int:
 
 
 def measure(base: Base, code: str) -> dict[str, float]:
-    """Fertility, and the base's bits per byte of running text (``text``), in a language."""
-    texts = held_out_text(Suite(code, "dev", SEED, 1, FERTILITY_DOCUMENTS))
-    asked = Suite(code, "dev", SEED, 1, TEXTS)
+    """Fertility, and the base's bits per byte of running text (``text``), in a language.
+
+    Measured once a process: an extension's card and its losses ask for the same.
+    """
+    return dict(_measured(base, code, TEXTS, FERTILITY_DOCUMENTS))
+
+
+@cache
+def _measured(base: Base, code: str, documents: int, for_fertility: int) -> dict[str, float]:
+    texts = held_out_text(Suite(code, "dev", SEED, 1, for_fertility))
+    asked = Suite(code, "dev", SEED, 1, documents)
     scores = Evaluator(base.architecture, base.tokenizer, asked)(base.weights).scores
+    separator = languages.load(code).word_separator
     return {
-        "fertility": tokenizer.fertility(base.tokenizer, texts),
+        "fertility": tokenizer.fertility(base.tokenizer, texts, separator),
         "text": float(scores.set_index("task").loc[TEXT_TASK, "value"]),
     }
 

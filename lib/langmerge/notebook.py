@@ -66,15 +66,29 @@ def plain(value: Any) -> Any:
     return float(value)
 
 
+def require_drawn(fig: Figure, name: str) -> None:
+    """Raise LangmergeError for a figure with a panel that shows nothing."""
+    empty = [number for number, ax in enumerate(fig.axes, start=1) if not ax.has_data()]
+    if empty or not fig.axes:
+        where = f"panel {empty[0]} of the figure {name}" if empty else f"the figure {name}"
+        raise LangmergeError(
+            f"{where} shows nothing: the results that it is drawn from are missing. Run "
+            "`langmerge run` with the notebook's language and profile (the pooled figures: "
+            "`langmerge reference`), and see that the profile has the methods that are drawn."
+        )
+
+
 def figure(fig: Figure, name: str, caption: str, alt: str, dpi: int = 150) -> None:
     """Show a figure with its caption, label and alternative text, and close it.
 
     `caption` and `alt` may hold numbers that the run computed; `name` is the label for
     ``{numref}`` and holds `LANGUAGE_TOKEN`. One figure a cell. Raises ValueError where one
-    of the three is missing: a figure that nobody can cite or hear is not finished.
+    of the three is missing: a figure that nobody can cite or hear is not finished; and
+    LangmergeError where nothing is drawn, for then results are missing.
     """
     if not (name and caption and alt):
         raise ValueError(f"figure {name!r} needs a name, a caption and an alternative text")
+    require_drawn(fig, name)
     from IPython.display import display
     from matplotlib import pyplot as plt
 

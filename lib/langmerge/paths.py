@@ -12,6 +12,9 @@ Three situations, one answer each:
 
 ``LANGMERGE_BASE``, where set, is the folder of the base model that studies start from, in
 place of the shipped one: a base of your own, made by ``langmerge.base.build``.
+
+``LANGMERGE_STORE``, where set, is the folder of the store alone: an empty one computes
+everything anew from the same bases, languages and profiles.
 """
 
 from __future__ import annotations
@@ -58,7 +61,9 @@ def home() -> Path:
 
 
 def store() -> Path:
-    """The store of finished cells."""
+    """The store of finished cells: ``LANGMERGE_STORE``, else ``store`` in the home folder."""
+    if os.environ.get("LANGMERGE_STORE"):
+        return Path(os.environ["LANGMERGE_STORE"]).expanduser().resolve()
     return home() / "store"
 
 

@@ -465,6 +465,164 @@ def _alt_effects(claim: str, effects: pd.DataFrame) -> str:
     return f"{told}."
 
 
+@mpl.rc_context(STYLE)
+def effects_against(
+    effects: pd.DataFrame, traits: pd.DataFrame, claim: str, mine: pd.DataFrame | None = None
+) -> Figure:
+    """One claim's effects against what the languages are like, a panel a trait.
+
+    effects and mine: rows as `claims.across` gives, of one claim. traits: a row a language (its
+    index), a column a trait; of a column of text the values stand side by side. The alternative
+    text has Spearman's rank correlation of every numeric trait.
+    """
+    columns = min(2, len(traits.columns))
+    rows = math.ceil(len(traits.columns) / columns)
+    fig, axes = _figure(3.6 * columns + 0.6, 2.7 * rows + 0.4, rows, columns)
+    told = []
+    for index, (ax, trait) in enumerate(zip(axes, traits.columns, strict=False)):
+        kinds = traits[trait]
+        if not pd.api.types.is_numeric_dtype(kinds):
+            names = sorted(kinds.unique())
+            kinds = kinds.map(names.index)
+            ax.set_xticks(range(len(names)), names, rotation=45 if len(names) > 4 else 0)
+            ax.set_xlim(-0.6, len(names) - 0.4)
+        else:
+            told.append(_rank_correlation(trait, effects, kinds))
+        _upright_effects(ax, effects, kinds, "#0072B2", "o", "reference run")
+        if mine is not None:
+            _upright_effects(ax, mine, kinds, "#D55E00", "*", "your run")
+        ax.axhline(0, color="#333333", linewidth=0.8)
+        ax.set_xlabel(f"{trait} (points above chance)" if trait == "English SFT alone" else trait)
+        if index % columns == 0:
+            ax.set_ylabel(f"effect ({shown(effects['metric'].iloc[0], 0.0)[1]})")
+    for ax in axes[len(traits.columns) :]:
+        ax.remove()
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    text = f"{_alt_effects(claim, effects)} Against what languages are like: {_listed(told)}."
+    return _with_alt(fig, text)
+
+
+def _upright_effects(
+    ax: Axes, effects: pd.DataFrame, places: pd.Series, colour: str, marker: str, label: str
+) -> None:
+    """Effects with their intervals on the y axis, at the places of their languages."""
+    if effects.empty:
+        return
+    metric = effects["metric"].iloc[0]
+    middle, low, high = (
+        np.array([shown(metric, value)[0] for value in effects[column]])
+        for column in ("effect", "low", "high")
+    )
+    finite = np.isfinite(low)
+    ax.errorbar(
+        effects["language"].map(places),
+        middle,
+        yerr=[np.where(finite, middle - low, 0), np.where(finite, high - middle, 0)],
+        color=colour,
+        marker=marker,
+        markersize=9 if marker == "*" else 5,
+        elinewidth=0.8,
+        alpha=0.85,
+        linestyle="none",
+        label=label,
+    )
+
+
+def _rank_correlation(trait: str, effects: pd.DataFrame, kinds: pd.Series) -> str:
+    """Spearman's rho of effects and a trait in words; of fewer than four languages it is none."""
+    pairs = pd.DataFrame({"x": effects["language"].map(kinds), "y": effects["effect"]}).dropna()
+    if len(pairs) < 4 or pairs["x"].nunique() < 2:
+        return f"{trait}, too few languages for a rank correlation"
+    rho = pairs["x"].corr(pairs["y"], method="spearman")
+    return f"{trait}, rank correlation {rho:+.2f} over {len(pairs)} languages"
+
+
+@mpl.rc_context(STYLE)
+def gains_against(gains: pd.DataFrame, what: str, mine: pd.DataFrame | None = None) -> Figure:
+    """Gains in accuracy against norm ratio (log) and discarded share, coloured by CT tokens.
+
+    gains and mine: as `other_languages.gains` gives; one point a language and budget, the mean of
+    its bases and seeds, and a black one for the mean of the languages.
+    """
+    conditions = ["norm_ratio", "discarded_sft_share"]
+    each = _means_of(gains, conditions)
+    own = None if mine is None else _means_of(mine, conditions)
+    fig, axes = _figure(8.6, 3.7, 1, 2)
+    budgets = sorted(each["ct_tokens"].unique())
+    shades = sns.color_palette("viridis_r", len(budgets) + 1)[1:]
+    for ax, condition in zip(axes, conditions, strict=True):
+        for budget, shade in zip(budgets, shades, strict=True):
+            its = each[each["ct_tokens"] == budget]
+            ax.plot(
+                its[condition], 100 * its["gain"], "o", color=shade, markersize=4, alpha=0.7,
+                label=f"{_tokens(budget)} CT tokens",
+            )  # fmt: skip
+        middle = each.groupby("ct_tokens")[[*conditions, "gain"]].mean()
+        ax.plot(middle[condition], 100 * middle["gain"], "D-", color="black", label="mean")
+        if own is not None:
+            ax.plot(
+                own[condition], 100 * own["gain"], "*", color="#D55E00", markersize=10,
+                markeredgecolor="white", label="your run",
+            )  # fmt: skip
+        ax.axhline(0, color="#333333", linewidth=0.8)
+    axes[0].set_xscale("log", base=2)
+    axes[0].xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes[0].set_xlabel(r"$\Vert\tau_{CT}\Vert\ /\ \Vert\tau_{SFT}\Vert$ (ratio)")
+    axes[0].set_ylabel("gain in accuracy (points)")
+    axes[1].xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0, symbol=""))
+    axes[1].set_xlabel("SFT parameters out-voted (%)")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
+    told = [
+        f"{100 * row.gain:+.1f} points at {_tokens(row.Index)} CT tokens, ratio "
+        f"{row.norm_ratio:.2g} and {_percent(row.discarded_sft_share)} out-voted"
+        for row in middle.itertuples()
+    ]
+    return _with_alt(
+        fig, f"{what}, mean over {each['language'].nunique()} languages: {_listed(told)}."
+    )
+
+
+def _means_of(gains: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
+    columns = [*conditions, "gain"]
+    return gains.groupby(["language", "ct_tokens"])[columns].mean().reset_index()
+
+
+@mpl.rc_context(STYLE)
+def over_reference(
+    mine: Mapping[str, pd.DataFrame], many: Mapping[str, pd.DataFrame] | None = None
+) -> Figure:
+    """A run drawn over the reference run, against CT tokens, a panel a title.
+
+    mine and many: by title, with the columns language, seed, ct_tokens and value (a share). Every
+    language of the reference run is a thin grey line, their mean with the interval over languages a
+    black one; the run is orange, its seeds dots.
+    """
+    fig, axes = _figure(4.3 * len(mine), 3.7, 1, len(mine))
+    told = []
+    for ax, (title, own) in zip(axes, mine.items(), strict=True):
+        budgets = sorted(own["ct_tokens"].unique())
+        if many:
+            each = many[title].groupby(["language", "ct_tokens"])["value"].mean().reset_index()
+            budgets = sorted(each["ct_tokens"].unique())
+            for _, line in each.groupby("language"):
+                ax.plot(line["ct_tokens"], line["value"], color="#B0B0B0", linewidth=0.8, zorder=1)
+            _seed_curve(ax, each, "value", "ct_then_sft", "mean of the reference run")
+            told.append(f"{title}, mean of {each['language'].nunique()} languages: {_ends(each)}")
+        _seed_curve(ax, own, "value", "ties_sv", "this run")
+        told.append(f"{title}, this run: {_ends(own)}")
+        _token_axis(ax, budgets)
+        _share_axis(ax, title)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    return _with_alt(fig, f"Against CT tokens. {'; '.join(told)}.")
+
+
+def _ends(values: pd.DataFrame) -> str:
+    """The mean at the smallest and at the largest budget."""
+    means = values.groupby("ct_tokens")["value"].mean()
+    ends = dict.fromkeys([means.index[0], means.index[-1]])
+    return " and ".join(f"{100 * means[at]:.1f} at {_tokens(at)}" for at in ends)
+
+
 def font_for(text: str) -> list[str] | None:
     """Font families that together draw `text`, the book's own first; None where none can."""
     letters = {ord(one) for one in text if not _invisible(one)}
@@ -537,6 +695,14 @@ def _present(results: Results, methods: Sequence[str] | None, default: Sequence[
     return list(methods)
 
 
+def _run(results: Results, language: str) -> str:
+    """Which run to make for what is missing."""
+    return (
+        f"`langmerge run --language {language} --profile {results.profile}` makes it, if the "
+        "profile lists it."
+    )
+
+
 def _means(
     results: Results,
     methods: Sequence[str] | None,
@@ -551,7 +717,15 @@ def _means(
     means = statistics.summarize(results, metric, task, language, **wanted)
     lacking = [method for method in methods or () if method not in set(means["method"])]
     if lacking:
-        raise LangmergeError(f"the results hold no {lacking[0]!r} with setting {setting!r}.")
+        raise LangmergeError(
+            f"the results for {language} hold no {lacking[0]!r} with setting {setting!r}: "
+            f"{_run(results, language)}"
+        )
+    if means.empty:
+        raise LangmergeError(
+            f"the results for {language} hold nothing to draw ({metric}, {', '.join(chosen)}): "
+            f"{_run(results, language)}"
+        )
     order = means["method"].map(chosen.index)
     means = means.assign(order=order).sort_values(["order", "ct_tokens"]).drop(columns="order")
     return means, statistics.per_seed(results, metric, task, language, **wanted)
@@ -599,7 +773,9 @@ def _dots(ax: Axes, x: pd.Series, y: pd.Series, colour: str) -> None:
     ax.plot(x, y, ".", color=colour, alpha=0.4, markersize=4, linestyle="none", zorder=1.5)
 
 
-def _seed_curve(ax: Axes, whole: pd.DataFrame, column: str, method: str) -> None:
+def _seed_curve(
+    ax: Axes, whole: pd.DataFrame, column: str, method: str, label: str | None = None
+) -> None:
     """One value per seed and budget as dots, their mean with the t interval over seeds."""
     means = []
     for ct_tokens, part in whole.groupby("ct_tokens"):
@@ -607,8 +783,10 @@ def _seed_curve(ax: Axes, whole: pd.DataFrame, column: str, method: str) -> None
         interval = {"value": effect.estimate, "low": effect.low, "high": effect.high}
         means.append({"ct_tokens": ct_tokens} | interval)
     mean = pd.DataFrame(means)
-    _interval_line(ax, mean["ct_tokens"], mean, look(method))
-    _dots(ax, whole["ct_tokens"], whole[column], look(method).colour)
+    style = look(method)
+    style = style if label is None else Look(label, style.colour, style.marker, style.dash)
+    _interval_line(ax, mean["ct_tokens"], mean, style)
+    _dots(ax, whole["ct_tokens"], whole[column], style.colour)
 
 
 def _tensors(results: Results, method: str, setting: str, language: str) -> pd.DataFrame:
@@ -617,8 +795,8 @@ def _tensors(results: Results, method: str, setting: str, language: str) -> pd.D
         found = found[found["method"] == method]
     if found.empty:
         raise LangmergeError(
-            f"no diagnostics of {method!r} with setting {setting!r} for {language}: run the "
-            "study with merges that elect signs."
+            f"no diagnostics of {method!r} with setting {setting!r} for {language}: "
+            f"{_run(results, language)}"
         )
     return found
 
@@ -656,7 +834,7 @@ def _sweep(results: Results, metric: str, language: str) -> tuple[pd.DataFrame, 
         swept = read(results, metric, "mean", language, method="ties_sv", setting="sweep")
         if swept.empty:
             raise LangmergeError(
-                f"the results for {language} hold no slack sweep: run a profile that lists slacks."
+                f"the results for {language} hold no slack sweep: {_run(results, language)}"
             )
         if not (swept["slack"] == 0).any():
             plain = read(results, metric, "mean", language, method="ties_mean", setting="tuned")

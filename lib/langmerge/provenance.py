@@ -7,11 +7,14 @@ versions from the installed packages' metadata, so it costs no import of torch.
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import platform
+import re
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langmerge import __version__, paths
@@ -35,11 +38,28 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.system(),
         "machine": platform.machine(),
+        "cpu": cpu(),
         "cores": os.cpu_count(),
         "threads": _threads(),
         **{package: version_of(package) for package in PACKAGES},
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+@functools.cache
+def cpu() -> str:
+    """The processor's type: what the last bits of a result depend on beside the versions.
+
+    On Linux its name, family and model; elsewhere what the platform says, which may be less.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # no Linux
+        return platform.processor() or platform.machine()
+    told = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in reversed(lines) if ":" in line)
+    if "model name" not in told:  # some ARM kernels tell numbers alone
+        return platform.processor() or platform.machine()
+    return f"{told['model name']} (family {told.get('cpu family')}, model {told.get('model')})"
 
 
 def version_of(package: str) -> str | None:

@@ -33,14 +33,16 @@ class Realizer:
     ) -> str:
         """The sentence with the words of the named roles taken from another language.
 
-        The other language's words come in their citation forms, as loans do.
+        The other language's words come in their citation forms, as loans do; in a language without
+        spaces between words there is a space before them all the same, as it is written.
         """
         concepts = dict(proposition.roles)
         pieces = []
         for literal, role, form in self._templates[proposition.construction]:
             pieces.append(literal)
             if role is not None and role in roles:
-                pieces.append(other._form(role, concepts[role]))
+                apart = " " if self.language.word_separator != " " and any(pieces) else ""
+                pieces.append(apart + other._form(role, concepts[role]))
             elif form in concepts:
                 pieces.append(self._agreeing(role, concepts[role], form, concepts[form]))
             elif role is not None:

@@ -21,15 +21,15 @@ import numpy as np
 import pandas as pd
 
 from langmerge import base as base_module
-from langmerge import experts, families, paths, profiles, store, study
+from langmerge import cluster, experts, families, paths, profiles, store, study
 from langmerge.errors import LangmergeError
-from langmerge.files import write_text
+from langmerge.files import sha256, write_text
 from langmerge.profiles import Profile
 from langmerge.study import Results
 
 PROFILE = "reference"
-#: Languages that are computed together: their long jobs share the cores. With families a language
-#: has jobs enough of its own.
+#: Languages that are computed together here: their long jobs share the cores. With families a
+#: language has jobs enough of its own.
 TOGETHER = 4
 #: A margin is kept as a whole number of these, in nats, between -127 and 127 of them.
 MARGIN_STEP = 1 / 16
@@ -69,17 +69,20 @@ class Slice:
         """Its folder among the results."""
         return Path(self.profile, self.base, f"{self.language}-{self.seed}")
 
+    def parts(self, plan: Profile) -> dict[str, object]:
+        """Everything that it depends on, by name, in the order of its key."""
+        return {
+            "settings": families.identity(plan),
+            "base": base_module.meeting(self.base, self.language).hash,
+            "text": experts.fingerprint(self.language),
+            "english text": experts.fingerprint("eng_Latn"),
+            "stages": store.VERSIONS,
+            "seed": self.seed,
+        }
+
     def key(self, plan: Profile) -> str:
         """Everything that it depends on, as a hash: another key means that it is out of date."""
-        parts = [
-            families.identity(plan),
-            base_module.meeting(self.base, self.language).hash,
-            experts.fingerprint(self.language),
-            experts.fingerprint("eng_Latn"),
-            store.VERSIONS,
-            self.seed,
-        ]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+        return _hash(list(self.parts(plan).values()))
 
     def told(self) -> dict[str, object]:
         """What its provenance says; empty where it was not computed, or is not readable."""
@@ -92,6 +95,49 @@ class Slice:
     def is_done(self, plan: Profile) -> bool:
         """Whether it is there, with the settings, texts and base that there are now."""
         return self.told().get("key") == self.key(plan)
+
+    def differs(self, plan: Profile) -> list[str]:
+        """What it was computed from and is another now, with both hashes; empty where none is."""
+        told = self.told()
+        then, now = told.get("parts", {}), _short(self.parts(plan))
+        found = [f"{name} {then[name]}, now {now[name]}" for name in now if _other(then, now, name)]
+        if "base" not in then and told.get("base") not in (None, [now["base"]]):
+            found.append(f"base {', '.join(told['base'])}, now {now['base']}")
+        if not found and told.get("key") != self.key(plan):
+            found.append(f"key {told.get('key')}, now {self.key(plan)}")
+        return found
+
+    def require_whole(self) -> None:
+        """Raise LangmergeError where a file is not the one that its provenance has the hash of."""
+        hashes = self.told().get("sha256")
+        if not isinstance(hashes, dict) or set(hashes) != {f"{name}.parquet" for name in _FRAMES}:
+            raise LangmergeError(
+                f"{self.folder / 'provenance.json'} has no hashes of its files, so nobody can tell "
+                "whether they were edited. Where it was computed before hashes were kept: "
+                f"`langmerge reference --profile {self.profile} --seal`."
+            )
+        for name, expected in hashes.items():
+            path = self.folder / name
+            found = sha256(path) if path.is_file() else "missing"
+            if found != expected:
+                raise LangmergeError(
+                    f"{path}: its SHA-256 is {found[:12]}, its provenance says "
+                    f"{str(expected)[:12]}: it was edited, or is not whole. Restore it with git, "
+                    f"or remove its folder and run `langmerge reference --profile {self.profile}`."
+                )
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _short(parts: dict[str, object]) -> dict[str, object]:
+    """The parts of a key as a provenance tells them: the settings as their hash."""
+    return parts | {"settings": _hash(parts["settings"])}
+
+
+def _other(then: dict[str, object], now: dict[str, object], name: str) -> bool:
+    return name in then and then[name] != now[name]
 
 
 def slices(plan: Profile) -> list[Slice]:
@@ -108,7 +154,7 @@ def plan(profile: str = PROFILE) -> pd.DataFrame:
     """What `run` would do: a row a slice, with whether it is there and what it took or will take.
 
     Columns: base, seed, language, done, seconds (measured where it is done, else the median of
-    those that are; NaN before the first), measured.
+    those that are; NaN before the first), measured, differs (why one that is there is not done).
     """
     how = profiles.load(profile)
     found = [(one, one.is_done(how)) for one in slices(how)]
@@ -122,6 +168,7 @@ def plan(profile: str = PROFILE) -> pd.DataFrame:
             "done": done,
             "seconds": float(one.told()["seconds"]) if done else guess,
             "measured": done,
+            "differs": "" if done or not one.told() else "; ".join(one.differs(how)),
         }
         for one, done in found
     )
@@ -176,7 +223,10 @@ def run(
     for one in missing:
         blocks.setdefault((one.base, one.seed), []).append(one)
     for (base, seed), block in blocks.items():
-        together = 1 if how.families else TOGETHER
+        if how.families:
+            together = 1
+        else:
+            together = TOGETHER if processes or not cluster.address() else len(block)
         for start in range(0, len(block), together):
             some = block[start : start + together]
             started = time.monotonic()
@@ -215,7 +265,30 @@ def save(one: Slice, results: Results, how: Profile, seconds: float) -> None:
             for block, its in results.blocks.items()
         },
     }
+    _tell(folder, told | _sealed(one, how, folder))
+
+
+def _sealed(one: Slice, how: Profile, folder: Path) -> dict[str, object]:
+    """What tells an edited file, and what the key was made of."""
+    hashes = {f"{name}.parquet": sha256(folder / f"{name}.parquet") for name in _FRAMES}
+    return {"parts": _short(one.parts(how)), "sha256": hashes}
+
+
+def _tell(folder: Path, told: dict[str, object]) -> None:
     write_text(folder / "provenance.json", json.dumps(told, indent=1) + "\n")
+
+
+def seal(profile: str = PROFILE) -> list[Slice]:
+    """Write the hashes of their files into the slices that were computed before these were kept.
+
+    Those whose key is the present one; what has hashes is left alone. Returns the slices that
+    were sealed.
+    """
+    how = profiles.load(profile)
+    bare = [one for one in slices(how) if one.is_done(how) and "sha256" not in one.told()]
+    for one in bare:
+        _tell(one.folder, one.told() | _sealed(one, how, one.folder))
+    return bare
 
 
 def _packed(name: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -238,7 +311,9 @@ def load(profile: str = PROFILE) -> Results | None:
 
     As long as a seed or a base is not complete it is left out, so that every language has the
     same ones; as long as none is, the languages of the first that are there. Slices of other
-    settings, texts or of another base than there are now count as missing.
+    settings, texts or stage versions, or of another base, than there are now count as missing
+    (`Slice.differs` says why). Raises LangmergeError where a file is not the one that its
+    provenance has the hash of.
     """
     how = profiles.load(profile)
     done = [one for one in slices(how) if one.is_done(how)]
@@ -251,7 +326,9 @@ def load(profile: str = PROFILE) -> Results | None:
     kept = whole or dict([next(iter(by_run.items()))])
     chosen = [one for its in kept.values() for one in its]
     languages = [code for code in how.languages if any(one.language == code for one in chosen)]
-    frames = {name: pd.concat([_frame(one, name) for one in chosen]) for name in _FRAMES}
+    for one in chosen:
+        one.require_whole()
+    frames = {name: pd.concat([read(one, name) for one in chosen]) for name in _FRAMES}
     english = frames.pop("english").drop_duplicates(["base", "seed", "task"])
     seeds = list(dict.fromkeys(seed for _, seed in kept))
     bases = list(dict.fromkeys(base for base, _ in kept))
@@ -264,18 +341,22 @@ def load(profile: str = PROFILE) -> Results | None:
     )
 
 
-def _frame(one: Slice, name: str) -> pd.DataFrame:
+def read(one: Slice, name: str) -> pd.DataFrame:
+    """One of a slice's frames, with the columns that its folder says.
+
+    name: rows, items, diagnostics or english. Raises LangmergeError where it is not readable.
+    """
     path = one.folder / f"{name}.parquet"
     try:
-        frame = pd.read_parquet(path)
+        found = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise LangmergeError(
             f"{path}: it is not readable ({error}). Restore it with git, or remove its folder and "
             "run `langmerge reference`."
         ) from None
-    texts = [column for column in frame if isinstance(frame[column].dtype, pd.CategoricalDtype)]
-    frame = frame.astype(dict.fromkeys(texts, object))
+    texts = [column for column in found if isinstance(found[column].dtype, pd.CategoricalDtype)]
+    found = found.astype(dict.fromkeys(texts, object))
     if name == "items":
-        frame["margin"] = frame["margin"].astype(np.float32) * MARGIN_STEP
+        found["margin"] = found["margin"].astype(np.float32) * MARGIN_STEP
     base = base_module.meeting(one.base, one.language).hash
-    return frame.assign(base=base, language=one.language, seed=one.seed)
+    return found.assign(base=base, language=one.language, seed=one.seed)

@@ -6,19 +6,26 @@ clusters and seeds are held fixed (an interval says what other concepts would gi
 what other seeds would). Bits per byte and the diagnostics have one value per seed: there
 the seed is the unit. Several languages: the language is the unit, seeds nested in it.
 
+Several bases: languages and bases are crossed, seeds nested in both. What differs between
+languages and what differs between bases are two sources of error, and an interval over the
+one says nothing of the other. So there are two intervals, t over the languages' means over
+bases and t over the bases' means over languages, and the wider one is reported with its p
+(`pool`). How often such intervals hold the truth is simulated (`langmerge.coverage`).
+
 Tasks weigh equally whatever their number of items, and so do seeds: the estimand is the
 mean over seeds and tasks of the mean over items.
 
 Sources: cluster-robust variance with the G/(G-1) correction and t on G-1 degrees of
 freedom, Cameron & Miller (2015), A Practitioner's Guide to Cluster-Robust Inference;
-Wilson (1927); Holm (1979); two one-sided tests, Schuirmann (1987). Computed with scipy
+Wilson (1927); Holm (1979); two one-sided tests, Schuirmann (1987); BCa, the bias-corrected
+and accelerated bootstrap, Efron (1987), Better Bootstrap Confidence Intervals. Computed with scipy
 and statsmodels where they have the method; the tests hold the rest against them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -55,6 +62,8 @@ class Effect:
     `p` is two-sided against 0; `n` counts what was averaged (items, or seeds where the
     seed is the unit), `n_clusters` the independent units; `se` and `df` belong to the t
     interval. With one unit there is no interval: `low` and `high` are infinite, `p` is 1.
+    `seeds` are those of a language on a base. `over` says what the units of the interval are
+    where languages or bases are: "languages" or "bases".
     """
 
     estimate: float
@@ -66,6 +75,8 @@ class Effect:
     n: int
     n_clusters: int
     seeds: int
+    bases: int = 1
+    over: str = ""
 
 
 def wilson(correct: int, n: int, level: float = LEVEL) -> tuple[float, float]:
@@ -83,6 +94,16 @@ def holm(p: ArrayLike) -> NDArray[np.float64]:
     """Holm's step-down adjusted p values, in the order given (familywise error)."""
     p = np.asarray(p, dtype=float)
     return multipletests(p, method="holm")[1] if p.size else p
+
+
+def holm_many(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """As `holm`, of many families at once: shape (..., families' size)."""
+    order = p.argsort(axis=-1)
+    steps = np.take_along_axis(p, order, axis=-1) * np.arange(p.shape[-1], 0, -1)
+    stepped = np.minimum(np.maximum.accumulate(steps, axis=-1), 1)
+    adjusted = np.empty_like(p)
+    np.put_along_axis(adjusted, order, stepped, axis=-1)
+    return adjusted
 
 
 def one_sided(effect: Effect, bound: float, side: str) -> float:
@@ -113,6 +134,29 @@ def t_interval(values: ArrayLike, level: float = LEVEL) -> Effect:
     n = values.size
     se = float(stats.sem(values)) if n > 1 else np.inf
     return _with_interval(float(values.mean()), se, n - 1, level, n=n, n_clusters=n, seeds=n)
+
+
+def bca(values: ArrayLike, level: float = LEVEL, seed: int = 0) -> tuple[float, float]:
+    """The BCa interval (Efron 1987) for the mean of independent units, to stand beside t.
+
+    `values`: one number per unit, shape (units,); resampled with the generator `seed`. Units that
+    are all equal give an interval of no length, a single one an infinite one.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.size < 2:
+        return -np.inf, np.inf
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0])
+    found = stats.bootstrap(
+        (values,),
+        np.mean,
+        confidence_level=level,
+        n_resamples=RESAMPLES,
+        method="BCa",
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def cluster_robust(
@@ -194,15 +238,22 @@ def contrast(parts: Sequence[tuple[float, pd.DataFrame]], column: str = "correct
 
     `parts`: pairs of a weight and that model's items. A part may hold several CT budgets:
     they are averaged within the item first. One language: concept clusters, given the
-    seeds. Several: t over the languages' estimates. Raises LangmergeError where the parts
+    seeds. Several languages or bases: see `pool`. Raises LangmergeError where the parts
     do not hold the same items.
     """
     scores = contrast_scores(parts, column)
-    languages = scores["language"].unique()
-    if len(languages) == 1:
-        return mean_of_items(scores, "score", permute=True)
-    each = [mean_of_items(part, "score") for _, part in scores.groupby("language")]
-    return pool(each)
+    each = by_run(scores, lambda part: mean_of_items(part, "score"))
+    if len({language for language, _ in each}) > 1:
+        return pool(each)
+    return pool(each, mean_of_items(scores, "score", permute=True))
+
+
+def by_run(
+    frame: pd.DataFrame, mean: Callable[[pd.DataFrame], Effect]
+) -> dict[tuple[str, str], Effect]:
+    """The effect of every language on every base, from the rows of each (`base` may lack)."""
+    base = frame["base"] if "base" in frame else pd.Series("", index=frame.index)
+    return {key: mean(part) for key, part in frame.groupby(["language", base], sort=False)}
 
 
 def paired(a: pd.DataFrame, b: pd.DataFrame, column: str = "correct") -> Effect:
@@ -210,16 +261,62 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, column: str = "correct") -> Effect:
     return contrast([(1.0, a), (-1.0, b)], column)
 
 
-def pool(effects: Sequence[Effect]) -> Effect:
-    """Mean of languages' effects with the t interval over languages (the clusters)."""
-    pooled = t_interval([effect.estimate for effect in effects])
-    return Effect(
-        **vars(pooled)
-        | {
-            "n": sum(effect.n for effect in effects),
-            "seeds": min(effect.seeds for effect in effects),
-        }
+def pool(effects: Mapping[tuple[str, str], Effect], within: Effect | None = None) -> Effect:
+    """Mean of the effects by (language, base), with the wider of two intervals.
+
+    One is t over the languages, each the mean of its bases; the other, where all languages are
+    on the same bases and there are several, t over the bases, each the mean of its languages.
+    `within`: the effect of a single language on all of its bases, whose interval (given the seeds)
+    stands for the first.
+    """
+    table = crossed(effects)
+    if within is None:
+        found = [replace(t_interval(table.mean(axis="columns")), over="languages")]
+    else:
+        found = [within]
+    if table.shape[1] > 1 and not table.isna().to_numpy().any():
+        found.append(replace(t_interval(table.mean(axis="index")), over="bases"))
+    widest = max(found, key=lambda effect: effect.high - effect.low)
+    each = effects.values()
+    return replace(
+        widest,
+        n=sum(effect.n for effect in each),
+        seeds=min(effect.seeds for effect in each),
+        bases=table.shape[1],
     )
+
+
+def pool_many(values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """As `pool`, of many simulated runs at once.
+
+    `values`: shape (..., languages, bases), the mean over seeds. Returns the arrays of
+    `estimate`, `low`, `high`, `p`, `se` and `df`, each of shape (...).
+    """
+    found = []
+    for units in (values.mean(axis=-1), values.mean(axis=-2)):
+        if (number := units.shape[-1]) > 1:
+            error = stats.sem(units, axis=-1)
+            half = stats.t.ppf((1 + LEVEL) / 2, number - 1) * error
+            found.append((half, error, np.full(error.shape, number - 1.0)))
+    half, error, freedom = map(np.stack, zip(*found, strict=True))
+    wider = half.argmax(axis=0)[None]
+    half, error, freedom = (
+        np.take_along_axis(it, wider, axis=0)[0] for it in (half, error, freedom)
+    )
+    middle = values.mean(axis=(-2, -1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.where(error > 0, 2 * stats.t.sf(abs(middle) / error, freedom), middle == 0)
+    return {
+        "estimate": middle, "low": middle - half, "high": middle + half,
+        "p": p, "se": error, "df": freedom,
+    }  # fmt: skip
+
+
+def crossed(effects: Mapping[tuple[str, str], Effect]) -> pd.DataFrame:
+    """The estimates by language (rows) and base (columns), NaN where there is none."""
+    listed = [(*key, effect.estimate) for key, effect in effects.items()]
+    frame = pd.DataFrame(listed, columns=["language", "base", "estimate"])
+    return frame.pivot_table(index="language", columns="base", values="estimate", sort=False)
 
 
 def contrast_scores(

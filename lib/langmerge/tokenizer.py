@@ -63,7 +63,9 @@ def grow(
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     ours = content["model"]
     # A good part of its merges is known: the alphabet, and the other language of bilingual text.
-    own = tokenizer.train_new_from_iterator(texts, vocab_size=len(ours["vocab"]) + more)
+    own = tokenizer.train_new_from_iterator(
+        texts, vocab_size=len(ours["vocab"]) + more, show_progress=False
+    )
     merges = [tuple(pair) for pair in ours["merges"]]
     known = set(merges)
     pieces: list[list[int]] = []
@@ -80,9 +82,32 @@ def grow(
             made_of[one + other] = made_of[one] + made_of[other]
             pieces.append(made_of[one + other])
     ours["merges"] = merges
-    grown = Tokenizer.from_str(json.dumps(content, ensure_ascii=False))
+    return _like(tokenizer, content), pieces
+
+
+def without_space_before(
+    tokenizer: PreTrainedTokenizerFast, letters: set[str]
+) -> PreTrainedTokenizerFast:
+    """The tokenizer that drops a space before one of these letters; other text is cut as ever.
+
+    For a language without spaces between words: a word in a sentence and the same word behind the
+    space that precedes an answer would otherwise have no token in common. Decoded text lacks
+    those spaces.
+    """
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    points = "".join(f"\\x{{{ord(letter):04X}}}" for letter in sorted(letters))
+    dropped = {"type": "Split", "pattern": {"Regex": f" (?=[{points}])"}}
+    content["pre_tokenizer"]["pretokenizers"].insert(
+        0, dropped | {"behavior": "Removed", "invert": False}
+    )
+    return _like(tokenizer, content)
+
+
+def _like(tokenizer: PreTrainedTokenizerFast, content: dict) -> PreTrainedTokenizerFast:
+    """A tokenizer of that content with the special tokens of another."""
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    return PreTrainedTokenizerFast(tokenizer_object=grown, **special), pieces
+    made = Tokenizer.from_str(json.dumps(content, ensure_ascii=False))
+    return PreTrainedTokenizerFast(tokenizer_object=made, **special)
 
 
 def encode_stream(
@@ -118,10 +143,16 @@ def pack(documents: list[np.ndarray], length: int) -> np.ndarray:
     return flat[: rows * length].reshape(rows, length)
 
 
-def fertility(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> float:
-    """Tokens per orthographic word (tokens divided by the number of space-separated words)."""
+def fertility(
+    tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], separator: str = " "
+) -> float:
+    """Tokens per orthographic word: tokens divided by the number of words between spaces.
+
+    separator: what stands between words where that is no space; in Tibetan, whose tsheg stands
+        between syllables, it is syllables that are counted.
+    """
     texts = list(texts)
-    words = sum(len(text.split()) for text in texts)
+    words = sum(len(text.replace(separator, " ").split()) for text in texts)
     tokens = sum(
         len(encoding.ids) - 1 for encoding in tokenizer.backend_tokenizer.encode_batch(texts)
     )

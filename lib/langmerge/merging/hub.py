@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from langmerge.errors import LangmergeError
+from langmerge.hub_fetch import model_patterns
 
-#: What a merge reads of a repository; code is never among it.
-_TEXTS = ("*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md")
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -37,7 +36,7 @@ def folder_of(reference: str) -> Path:
     import huggingface_hub
 
     with _explained(reference):
-        wanted = _patterns(_files(reference))
+        wanted = model_patterns(_files(reference))
         name, revision = _at(reference)
         return Path(huggingface_hub.snapshot_download(name, revision=revision, **wanted))
 
@@ -50,12 +49,15 @@ def is_here(reference: str) -> bool:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     name, revision = _at(reference)
+    names = _cached(reference)
     try:
-        # Complete: its revision was fetched with weights.
-        found = huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)
+        # Complete: its revision was fetched with weights, by these very patterns.
+        huggingface_hub.snapshot_download(
+            name, revision=revision, local_files_only=True, **model_patterns(names)
+        )
     except LocalEntryNotFoundError:
         return False
-    return any(path.suffix in (".safetensors", ".bin") for path in Path(found).iterdir())
+    return any(file.endswith((".safetensors", ".bin")) for file in names)
 
 
 def bytes_to_fetch(reference: str) -> int:
@@ -64,22 +66,12 @@ def bytes_to_fetch(reference: str) -> int:
 
     with _explained(reference):
         files = _files(reference)
-        return sum(files[name] for name in filter_repo_objects(files, **_patterns(files)))
+        return sum(files[name] for name in filter_repo_objects(files, **model_patterns(files)))
 
 
 def _at(reference: str) -> tuple[str, str | None]:
     name, _, revision = reference.partition("@")
     return name, revision or None
-
-
-def _patterns(files: Iterable[str]) -> dict[str, list[str]]:
-    """What is fetched: safetensors where the repository has them, else ``.bin`` shards."""
-    weights = "*.safetensors" if any(map(_is_safe, files)) else "*.bin"
-    return {
-        "allow_patterns": [*_TEXTS, weights],
-        # Copies of the same weights in other layouts (Llama's `original/`).
-        "ignore_patterns": ["*/*", "consolidated*", "training_args.bin"],
-    }
 
 
 def _files(reference: str) -> dict[str, int]:
@@ -89,10 +81,20 @@ def _files(reference: str) -> dict[str, int]:
 
     name, revision = _at(reference)
     if constants.HF_HUB_OFFLINE:
-        folder = Path(huggingface_hub.snapshot_download(name, revision=revision))
-        return {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+        return _cached(reference)
     info = huggingface_hub.HfApi().model_info(name, revision=revision, files_metadata=True)
     return {file.rfilename: file.size or 0 for file in info.siblings}
+
+
+def _cached(reference: str) -> dict[str, int]:
+    """The files of a revision that lie in the hub's cache, and their sizes; none where none do."""
+    import huggingface_hub
+
+    name, revision = _at(reference)
+    found = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision)
+    if not isinstance(found, str):
+        return {}
+    return {p.name: p.stat().st_size for p in Path(found).parent.iterdir() if p.is_file()}
 
 
 @contextmanager
@@ -111,10 +113,6 @@ def _explained(reference: str) -> Iterator[None]:
             f"{_first_line(error)}. Check the id and the network; for a gated model accept its "
             "terms on its page and log in with `hf auth login`."
         ) from None
-
-
-def _is_safe(file: str) -> bool:
-    return "/" not in file and file.endswith(".safetensors") and "consolidated" not in file
 
 
 def _first_line(error: Exception) -> str:

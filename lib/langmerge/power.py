@@ -1,0 +1,263 @@
+"""What a run of so many languages, bases and seeds could show, from a pilot.
+
+The pilot is a study of the development languages, which are not reported. It gives, for every
+claim, an effect by language, base and seed. Runs are drawn from these: the effect of a language
+departs from the mean by a normal draw with the covariance, over all claims, that the pilot's
+languages have; bases depart likewise, and seeds within a language and base. Each drawn run is put
+to the decision rule of ``data/claims.yaml``, Holm and all, and the share of runs that end in each
+verdict is the power.
+
+Two things limit it. Two languages say little of how much languages differ (one degree of
+freedom), so the table has a row with twice their spread as well. One base says nothing of how
+much bases differ: that is assumed, as a part of the languages' spread.
+The spread of the pilot's languages contains some of its seeds' noise, which makes power a little
+too small rather than too large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from langmerge import claims, paths, statistics
+from langmerge.claims import Claim
+from langmerge.errors import LangmergeError
+from langmerge.files import write_text
+from langmerge.statistics import Effect, Results
+
+PROFILE = "pilot"
+FILE = "power.csv"
+TRIALS = 1_000
+#: How much bases differ where the pilot has one alone, as a part of how much languages do.
+BASE_SPREAD = 0.5
+#: The true effects that runs are drawn with, by what the table calls them.
+TRUTHS = ("as in the pilot", "the smallest of interest", "twice the smallest")
+SPREADS = (1.0, 2.0)
+_RUN = ["language", "base", "seed"]
+
+
+@dataclass(frozen=True)
+class Design:
+    """How large a run is."""
+
+    languages: int
+    bases: int
+    seeds: int
+
+
+def design(profile: str = "reference") -> Design:
+    """The design of a profile."""
+    from langmerge import profiles
+
+    how = profiles.load(profile)
+    return Design(len(how.languages), len(how.bases), len(how.seeds))
+
+
+def effects(results: Results, stated: Sequence[Claim]) -> pd.DataFrame:
+    """Every claim's effect (columns) in each language, base and seed of a pilot (rows).
+
+    Raises LangmergeError where the pilot has one language or one seed alone.
+    """
+    found = pd.DataFrame({claim.id: claims.by_seed(results, claim) for claim in stated})
+    languages = found.index.get_level_values("language").nunique()
+    seeds = found.groupby(["language", "base"]).size().min()
+    if languages < 2 or seeds < 2:
+        raise LangmergeError(
+            f"a pilot of {languages} language(s) and {seeds} seed(s) does not say how much they "
+            "differ: give it two of each at least."
+        )
+    return found
+
+
+def simulate(
+    pilot: pd.DataFrame,
+    stated: Sequence[Claim],
+    size: Design,
+    steady: dict[str, float] | None = None,
+    trials: int = TRIALS,
+    base_spread: float = BASE_SPREAD,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The share of drawn runs that end in each verdict, a row a claim, truth and spread.
+
+    pilot: as `effects` gives. steady: by monotone claim the share of the pilot's seeds that move
+    to the claimed side at every step. Columns: claim, truth, effect, spread (of the languages, as
+    a multiple of the pilot's), holds, fails, inconclusive.
+    Raises LangmergeError for a design without several languages.
+    """
+    if size.languages < 2 or size.bases < 1 or size.seeds < 1:
+        raise LangmergeError(
+            f"power is that of several languages on one base or more, not of {size.languages} "
+            f"language(s), {size.bases} base(s) and {size.seeds} seed(s)."
+        )
+    rows = []
+    for spread in SPREADS:
+        rng = np.random.default_rng(seed)
+        apart = _departures(pilot, size, trials, spread, base_spread, rng)
+        for truth in TRUTHS:
+            mean = np.array([_true(claim, truth, pilot[claim.id].mean()) for claim in stated])
+            words = _decided(apart + mean, stated, size, steady or {}, rng)
+            rows += [
+                {"claim": claim.id, "truth": truth, "effect": effect, "spread": spread}
+                | {word: float(np.mean(its == word)) for word in ("holds", "fails", "inconclusive")}
+                for claim, effect, its in zip(stated, mean, words, strict=True)
+            ]
+    return pd.DataFrame(rows)
+
+
+def measure(
+    size: Design | None = None,
+    profile: str = PROFILE,
+    trials: int = TRIALS,
+    base_spread: float = BASE_SPREAD,
+) -> pd.DataFrame:
+    """The power of a design (the reference run's) from a pilot that was run, kept in ``data``.
+
+    Raises LangmergeError where the pilot is not complete.
+    """
+    from langmerge import profiles, reference
+
+    if not reference.plan(profile)["done"].all():
+        raise LangmergeError(
+            f"the pilot {profile!r} is not complete: `langmerge power` runs what is missing."
+        )
+    found, size = reference.load(profile), size or design()
+    stated = [
+        claim for claim in claims.load() if claims.judge_all(found, [claim])[claim.id].languages
+    ]
+    steady = {claim.id: claims.steady_share(found, claim) for claim in stated if claim.monotone}
+    table = simulate(effects(found, stated), stated, size, steady, trials, base_spread)
+    several = len(profiles.load(profile).bases) > 1
+    table = table.assign(
+        languages=size.languages,
+        bases=size.bases,
+        seeds=size.seeds,
+        base_spread="of the pilot" if several else f"{base_spread:g} of the languages'",
+        trials=trials,
+        pilot=f"{' and '.join(found.languages)}, seeds {', '.join(map(str, found.seeds))}",
+    )
+    write_text(paths.data() / FILE, table.to_csv(index=False))
+    return table
+
+
+def load() -> pd.DataFrame | None:
+    """The table as it was made last; None before the first pilot."""
+    path = paths.data() / FILE
+    return pd.read_csv(path) if path.is_file() else None
+
+
+def page() -> str:
+    """The table as Markdown for the book: the share of runs in which each claim would hold."""
+    table = load()
+    if table is None:
+        return "No pilot has been run yet; `langmerge power` runs it.\n"
+    one = table.iloc[0]
+    told = (
+        f"From {one['trials']:,} drawn runs of {one['languages']} languages on {one['bases']} "
+        f"base(s) with {one['seeds']} seed(s) each; pilot: {one['pilot']}; spread of the bases: "
+        f"{one['base_spread']}.\n"
+    )
+    return f"{told}\n{_as_markdown(table)}"
+
+
+def _as_markdown(table: pd.DataFrame) -> str:
+    metrics = {claim.id: claim.metric for claim in claims.load()}
+    heads = [f"{truth}, spread × {spread:g}" for truth in TRUTHS for spread in SPREADS]
+    lines = [f"| Claim | Effect in the pilot | {' | '.join(heads)} |"]
+    lines.append("|---" * (2 + len(heads)) + "|")
+    for name, part in table.groupby("claim", sort=False):
+        at = part.set_index(["truth", "spread"])
+        said = [
+            f"{at.loc[(truth, spread), 'holds']:.2f} ({at.loc[(truth, spread), 'fails']:.2f})"
+            for truth in TRUTHS
+            for spread in SPREADS
+        ]
+        pilot = at.loc[(TRUTHS[0], SPREADS[0]), "effect"]
+        metric = metrics.get(name)
+        shown = f"{claims.as_text(metric, pilot)} {claims.shown(metric, 0.0)[1]}" if metric else ""
+        lines.append(f"| {name} | {shown} | {' | '.join(said)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _true(claim: Claim, truth: str, pilot: float) -> float:
+    """The mean effect that runs are drawn with; where equality is claimed, none."""
+    if truth == TRUTHS[0]:
+        return pilot
+    if claim.test == "non_inferiority":
+        return 0.0
+    size = claim.smallest_effect * (2 if truth == TRUTHS[2] else 1)
+    return size if claim.side == "greater" else -size
+
+
+def _departures(
+    pilot: pd.DataFrame,
+    size: Design,
+    trials: int,
+    spread: float,
+    base_spread: float,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """How far drawn effects lie from the mean: shape (trials, languages, bases, claims).
+
+    Normal draws with the pilot's sample covariances between claims, at each level.
+    """
+    of_language = pilot.groupby("language").mean()
+    of_base = pilot.groupby("base").mean()
+    runs = pilot.groupby(["language", "base"])
+    within, freedom = pilot - runs.transform("mean"), len(pilot) - runs.ngroups
+    languages = _root(of_language)
+    bases = _root(of_base) if len(of_base) > 1 else base_spread * languages
+
+    def drawn(shape: tuple[int, ...], root: NDArray[np.float64]) -> NDArray[np.float64]:
+        return rng.normal(size=(*shape, len(root))) @ root
+
+    noise = within.to_numpy() / np.sqrt(freedom * size.seeds)  # the mean of so many seeds
+    return (
+        spread * drawn((trials, size.languages, 1), languages)
+        + drawn((trials, 1, size.bases), bases)
+        + drawn((trials, size.languages, size.bases), noise)
+    )
+
+
+def _root(units: pd.DataFrame) -> NDArray[np.float64]:
+    """A matrix that turns independent draws, one a unit, into ones of the units' covariance."""
+    return (units - units.mean()).to_numpy() / np.sqrt(len(units) - 1)
+
+
+def _decided(
+    drawn: NDArray[np.float64],
+    stated: Sequence[Claim],
+    size: Design,
+    steady: dict[str, float],
+    rng: np.random.Generator,
+) -> list[NDArray[np.str_]]:
+    """Every claim's verdict in each drawn run, by the rule of the claims."""
+    pooled = statistics.pool_many(np.moveaxis(drawn, -1, 0))
+    p = np.stack([_p(claim, pooled, index) for index, claim in enumerate(stated)])
+    for finding in {claim.finding for claim in stated}:
+        some = [index for index, claim in enumerate(stated) if claim.finding == finding]
+        p[some] = statistics.holm_many(p[some].T).T
+    runs = size.languages * size.bases * size.seeds
+    names = ("estimate", "low", "high", "p", "se", "df")
+    words = []
+    for index, claim in enumerate(stated):
+        each = zip(*(pooled[name][index] for name in names), strict=True)
+        found = [Effect(*values, runs, size.languages, size.seeds) for values in each]
+        moves = rng.uniform(size=len(found)) < steady.get(claim.id, 1.0) ** runs
+        rule = zip(found, p[index], moves, strict=True)
+        words.append(np.array([claims.decide(claim, *one) for one in rule]))
+    return words
+
+
+def _p(claim: Claim, pooled: dict[str, NDArray[np.float64]], index: int) -> NDArray[np.float64]:
+    """As `claims.p_value`, of all drawn runs at once."""
+    if claim.test != "non_inferiority":
+        return pooled["p"][index]
+    sign = 1 if claim.side == "greater" else -1
+    distance = claim.margin + sign * pooled["estimate"][index]
+    return stats.t.sf(distance / pooled["se"][index], pooled["df"][index])

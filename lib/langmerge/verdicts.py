@@ -1,0 +1,197 @@
+"""The verdicts page: every claim, what the paper's abstract says of it, and what came out.
+
+Computed for the book's chapter of that name, from the reference run and from the runs that the
+book was built from. A claim whose data are missing is "not tested" there, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from langmerge import claims, coverage, languages, paths, power, statistics
+from langmerge.claims import NOT_TESTED, Claim, MissingResults, Verdict
+from langmerge.statistics import Results
+
+#: From this many units on a t interval needs no other beside it.
+MANY = 30
+REFERENCE = "reference run"
+NOTHING = "nothing"
+
+
+def page(results: Mapping[str, Results]) -> dict[str, str]:
+    """The Markdown files that ``book/verdicts.md`` includes, by name.
+
+    results: the book's own runs by language, the first of which has the chapters that are linked.
+    """
+    from langmerge import reference
+
+    stated = claims.load()
+    runs: dict[str, Results | None] = {REFERENCE: reference.load()}
+    runs |= {languages.load(code).name: found for code, found in results.items()}
+    judged = {name: claims.judge_all(found, stated) for name, found in runs.items()}
+    chapters = {number: _chapter(next(iter(results)), number) for number in _findings(stated)}
+    return {
+        "verdicts_summary.md": summary(stated, judged, chapters),
+        "verdicts_details.md": details(stated, judged, runs),
+        "verdicts_power.md": power.page(),
+        "verdicts_coverage.md": _coverage(coverage.load()),
+    }
+
+
+def summary(
+    stated: Sequence[Claim],
+    judged: Mapping[str, Mapping[str, Verdict]],
+    chapters: Mapping[int, str] | None = None,
+) -> str:
+    """A Markdown table a finding: claim, abstract, a column a run, at 7B, and where to look.
+
+    judged: the verdicts by claim, by the run's name. chapters: by finding a link to its chapter.
+    """
+    parts = []
+    for finding in _findings(stated):
+        heads = ("Claim", "The paper's abstract", *(f"{name}, in the lab" for name in judged))
+        rows = []
+        for claim in (claim for claim in stated if claim.finding == finding):
+            its = [verdicts[claim.id] for verdicts in judged.values()]
+            said = [f"**{verdict.verdict}**" for verdict in its]
+            where = f"{{ref}}`below <verdict-{claim.id}>`"
+            what = f"{_one_line(claim.statement)} ({where})"
+            rows.append((what, claim.abstract or NOTHING, *said, its[0].at_7b))
+        parts.append(f"### {_title(finding)}\n\n{_table((*heads, 'At 7B'), rows)}")
+        if chapters and chapters.get(finding):
+            parts.append(f"Where to look: {chapters[finding]}.\n")
+    return "\n".join(parts)
+
+
+def details(
+    stated: Sequence[Claim],
+    judged: Mapping[str, Mapping[str, Verdict]],
+    runs: Mapping[str, Results | None],
+) -> str:
+    """A part a claim: the rule in short, and a table with a column a run."""
+    parts = []
+    for claim in stated:
+        columns = [_numbers(claim, its[claim.id], runs[name]) for name, its in judged.items()]
+        rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
+        notes = "".join(
+            f"- {name}: {_one_line(its[claim.id].note)}.\n"
+            for name, its in judged.items()
+            if its[claim.id].note
+        )
+        parts.append(
+            f"(verdict-{claim.id})=\n### {claim.id}\n\n{_one_line(claim.statement)}.\n"
+            f"{rule(claim)}\n\n{_table(('', *judged), rows)}\n{notes}"
+        )
+    return "\n".join(parts)
+
+
+def rule(claim: Claim) -> str:
+    """A claim's decision rule in a sentence or two."""
+    number, unit = claims.shown(claim.metric, claim.margin or claim.smallest_effect)
+    bound = f"{number:.3g} {unit}"
+    if claim.test == "non_inferiority":
+        return f"It holds where the whole interval is better than a loss of {bound}."
+    per = " per tenfold CT tokens" if claim.test == "slope" else ""
+    steady = ", and every seed moves that way from each budget to the next" * claim.monotone
+    return (
+        f"It holds where the whole interval lies beyond zero on the claimed side ({claim.side})"
+        f"{steady}, and fails where it stays below {bound}{per}."
+    )
+
+
+def _numbers(claim: Claim, verdict: Verdict, results: Results | None) -> dict[str, str]:
+    """What one run says of a claim, by the row of the table that it stands in."""
+    tested = verdict.verdict != NOT_TESTED
+    return {
+        "in the lab": f"**{verdict.verdict}**",
+        "effect": claims.effect(verdict) if tested else "",
+        "95 % interval": _interval(verdict) if tested else "",
+        "BCa interval": _bca(claim, verdict, results) if tested else "",
+        "p after Holm": claims.p_text(verdict.p_holm) if tested else "",
+        "n": _n(verdict) if tested else "",
+        "languages": str(len(verdict.languages)) if tested else "",
+        "bases": str(verdict.bases) if tested else "",
+        "at 7B": verdict.at_7b,
+    }
+
+
+def _interval(verdict: Verdict) -> str:
+    if not math.isfinite(verdict.low):
+        return "none"
+    over = verdict.over or ("languages" if len(verdict.languages) > 1 else "")
+    over = over or ("concepts" if verdict.unit == "item" else "seeds")
+    return f"{verdict.interval().removeprefix('95 % interval ')} (over {over})"
+
+
+def _n(verdict: Verdict) -> str:
+    seeds = f"{verdict.seeds} seed{'s' * (verdict.seeds != 1)} each"
+    return f"{verdict.n:,} items, {seeds}" if verdict.unit == "item" else seeds
+
+
+def _bca(claim: Claim, verdict: Verdict, results: Results | None) -> str:
+    """The BCa interval over the languages, where there are several and few."""
+    if results is None or not 1 < len(verdict.languages) < MANY:
+        return "–"
+    try:
+        units = claims.estimates(results, claim).mean(axis="columns")
+    except MissingResults:  # then the claim is not tested either
+        return "–"
+    low, high = (claims.as_text(claim.metric, bound) for bound in statistics.bca(units))
+    return f"{low} to {high} (over languages)"
+
+
+def _coverage(table: pd.DataFrame) -> str:
+    """The simulated coverage as Markdown: a row a design, a column an interval."""
+    parts = []
+    for units, part in table.groupby("units", sort=False):
+        wide = part.pivot_table(
+            index=["spread", "number"], columns="interval", values="coverage", sort=False
+        )
+        rows = [
+            (*index, *("" if math.isnan(x) else f"{100 * x:.1f}" for x in line))
+            for index, line in zip(wide.index, wide.to_numpy(), strict=True)
+        ]
+        parts.append(_table(("Spread", units.capitalize(), *wide.columns), rows))
+    return "\n".join(parts)
+
+
+def _chapter(language: str, finding: int) -> str:
+    """A link to a finding's chapter in a language; empty where there is none."""
+    found = sorted(paths.notebooks().glob(f"{finding:02d}_*.py"))
+    return f"{{doc}}`/book/_executed/{language}/{found[0].stem}`" if found else ""
+
+
+def _findings(stated: Sequence[Claim]) -> list[int]:
+    return sorted({claim.finding for claim in stated})
+
+
+def _title(finding: int) -> str:
+    known = claims.FINDINGS.get(finding)
+    return f"{finding}. {known[0]}" if known else f"Finding {finding}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(_lines(heads, rows)) + "\n"
+
+
+def _lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def save(results: Mapping[str, Results], folder: Path) -> None:
+    """Write the page's parts into a folder."""
+    from langmerge import execution
+
+    for name, text in page(results).items():
+        execution.write_atomically(folder / name, text)

@@ -1,0 +1,391 @@
+"""`langmerge paper` on stand-ins for the released checkpoints, against a hub on this machine."""
+
+import json
+import math
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import released
+from hub_server import TOKEN, Hub, point_at, served
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from langmerge import (
+    cli,
+    files,
+    hub_fetch,
+    paper,
+    paper_eval,
+    paper_page,
+    paper_plan,
+    paper_rows,
+    paper_run,
+)
+from langmerge import hub_languages as hub_names
+from langmerge.checkpoints import Checkpoint
+from langmerge.errors import LangmergeError
+from langmerge.merging import merge
+
+TIES = "weight 0.5 density 0.7"
+MERGES = (
+    "average alpha 0.5",
+    f"ties {TIES}",
+    f"ties_sv {TIES} slack 1",
+    f"ties_sv {TIES} slack inf",
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A hub with the paper's Tamil triple, and homes for the cache and for what is computed."""
+    top = tmp_path_factory.mktemp("paper")
+    hub = Hub()
+    released.fill(hub, top)
+    with served(hub) as address, pytest.MonkeyPatch.context() as patch:
+        point_at(patch, address, str(top / "hf"))
+        patch.setenv("LANGMERGE_HOME", str(top / "home"))
+        yield SimpleNamespace(hub=hub, top=top, study=released.study(top), address=address)
+
+
+@pytest.fixture(scope="module")
+def done(place):
+    """One whole run by the command, with what it printed."""
+    return command(place, "--language", "tam_Taml", "--keep")
+
+
+def command(place, *arguments):
+    given = ["paper", "--study", str(place.study), "--device", "cpu", *arguments]
+    return CliRunner().invoke(cli.app, given, env={"COLUMNS": "250"})
+
+
+def chosen(place, **changes):
+    return paper.choose("tam_Taml", study=paper.read_study(place.study), **changes)
+
+
+def rows(place):
+    return paper_rows.read(chosen(place).results)
+
+
+def fails(result):
+    assert result.exit_code != 0, result.output
+    message = cli.explain(result.exception)
+    assert message, result.exception
+    return message
+
+
+def test_a_plan_says_what_would_be_fetched_and_writes_nothing(place):
+    result = command(place, "--language", "tam_Taml", "--plan")
+    assert result.exit_code == 0, result.output
+    stated = sum(
+        len(data)
+        for (kind, _), commits in place.hub.commits.items()
+        if kind == "model"
+        for name, data in list(commits.values())[-1].items()
+        if not name.endswith(".py")
+    )
+    it = chosen(place)
+    plan = paper_plan.plan(it, paper.pin(it), paper_run.setting("cpu"))
+    assert plan.fetch >= stated
+    assert not plan.measured
+    assert hub_fetch.gigabytes(plan.fetch) in result.output
+    assert "no intermediate CT checkpoints" in result.output
+    assert not place.hub.files_asked("GET")
+    assert not it.folder.exists()
+    assert not it.results.exists()
+
+
+def test_the_whole_run_evaluates_parts_and_merges_on_all_tasks(place, done):
+    assert done.exit_code == 0, done.output
+    found = rows(place)
+    assert set(found["task"]) == {"belebele_tam_Taml", "langmerge_sib200_tam_Taml"}
+    assert found.groupby("task")["key"].nunique().to_dict() == dict.fromkeys(set(found["task"]), 7)
+    assert list(found.columns) == list(paper_rows.COLUMNS)
+    assert set(found[found["task"] == "belebele_tam_Taml"]["n"]) == {8}
+    assert set(found[found["task"] == "langmerge_sib200_tam_Taml"]["n"]) == {7}
+    assert found["value"].between(0, 1).all()
+    chances = found.drop_duplicates("task").set_index("task")["chance"]
+    assert chances["belebele_tam_Taml"] == 1 / 4
+    assert chances["langmerge_sib200_tam_Taml"] == pytest.approx(1 / 7)
+    for title in MERGES:
+        assert title in done.output
+
+
+def test_every_row_says_which_commits_and_weights_it_is_of(place, done):
+    commits = {name: list(it)[-1] for (_, name), it in place.hub.commits.items()}
+    for row in rows(place).itertuples():
+        data = released.BELEBELE if "belebele" in row.task else released.SIB
+        assert row.repositories["data"] == f"{data}@{commits[data]}"
+        if row.role == "merge":
+            wanted = {"base": released.BASE, "ct": released.CT, "sft": released.SFT}
+            for role, name in wanted.items():
+                assert row.repositories[role] == f"{name}@{commits[name]}"
+            assert row.merge_dtype == "bfloat16"
+        else:
+            stated = json.loads(row.weights)
+            assert stated
+            for name, digest in stated.items():
+                path = (
+                    place.top
+                    / "hf/hub"
+                    / f"models--{row.repositories[row.role].split('@')[0]}".replace("/", "--")
+                )
+                (found,) = [p for p in path.parent.glob(f"{path.name}/snapshots/*/{name}")]
+                assert files.sha256(found) == digest
+
+
+def test_merges_are_those_of_merging_in_memory(place, done):
+    it = chosen(place)
+    pinned = paper.pin(it)
+    folders = [hub_fetch.fetch(pinned.models[role]) for role in paper.ROLES]
+    thetas = [{n: e.tensor() for n, e in Checkpoint(folder).entries.items()} for folder in folders]
+    by_title = {model.title: model for model in it.models}
+    params = {"density_ct": 0.7, "density_sft": 0.7, "w_ct": 0.5, "w_sft": 0.5}
+    for title, method, given in (
+        (MERGES[0], "average", {"alpha": 0.5}),
+        (MERGES[1], "ties_mean", params),
+        (MERGES[2], "ties_sv", {**params, "slack": 1.0}),
+        (MERGES[3], "ties_sv", {**params, "slack": math.inf}),
+    ):
+        setting = paper_run.setting("cpu")
+        key = paper.key_of(it, by_title[title], pinned, **setting.key)
+        out = it.folder / "merged" / key
+        found = {n: t for shard in out.glob("*.safetensors") for n, t in load_file(shard).items()}
+        expected = merge(method, *thetas, **given)
+        for name, tensor in expected.items():
+            assert np.allclose(found[name].float(), tensor.bfloat16().float(), rtol=1e-2), (
+                title,
+                name,
+            )
+
+
+def test_the_scores_are_those_of_plain_lm_eval(place, done):
+    """The base, by the harness and the shipped task names without anything of ours."""
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+
+    it = chosen(place)
+    folder = hub_fetch.fetch(paper.pin(it).models["base"])
+    manager = paper_eval._manager(it.tasks)
+    found = lm_eval.evaluate(
+        lm=HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=8),
+        task_dict=manager.load(list(it.tasks)),
+        bootstrap_iters=0,
+    )
+    base = rows(place).query("role == 'base'")
+    assert len(base) == 2
+    for row in base.itertuples():
+        for metric, value in {row.metric: row.value, **row.others}.items():
+            assert value == pytest.approx(found["results"][row.task][f"{metric},none"])
+
+
+def test_a_run_stays_with_the_commits_of_the_first(place, done):
+    it = chosen(place)
+    first = paper.pin(it).commits()
+    place.hub.add("model", released.SFT, {"config.json": b"{}"})
+    try:
+        assert paper.pin(it).commits() == first
+        assert paper.pin(it, repin=True).commits() != first
+    finally:
+        place.hub.commits["model", released.SFT].popitem()
+
+
+def test_what_a_killed_run_left_out_is_computed_again_and_nothing_else(place, done):
+    it = chosen(place)
+    lines = it.results.read_text().splitlines(keepends=True)
+    it.results.write_text("".join(lines[:-1]) + lines[-1][: len(lines[-1]) // 2])
+    assert len(rows(place)) == len(lines) - 1
+    asked = len(place.hub.files_asked("GET"))
+    result = command(place, "--language", "tam_Taml", "--keep")
+    assert result.exit_code == 0, result.output
+    assert result.output.count("Evaluating") == 1
+    assert "Merging" not in result.output
+    assert len(place.hub.files_asked("GET")) == asked
+    both = [
+        [json.loads(line) for line in text] for text in (lines, it.results.read_text().splitlines())
+    ]
+    for row in both[0] + both[1]:
+        del row["seconds"], row["provenance"]
+    assert both[0] == both[1]
+
+
+def test_the_report_shows_the_rows_and_paired_differences(place, done):
+    it = chosen(place)
+    page = (it.folder / "report.md").read_text()
+    found = rows(place)
+    shown = found[found["role"] == "ct"]
+    assert f"{shown.iloc[0]['value']:.3f}" in page
+    assert "saturation (finding 2) | no" in page
+    for name in ("slack.png", "diagnosis.png"):
+        assert (it.folder / name).is_file()
+        assert name in page
+    pinned, setting = paper.pin(it), paper_run.setting("cpu")
+    for merged, part, task, effect in paper_page.differences(it, pinned, setting):
+        rows_of = found[found["task"] == task]
+        keys = {m.title: paper.key_of(it, m, pinned, **setting.key) for m in it.models}
+        value = rows_of.set_index("key")["value"]
+        assert effect.estimate == pytest.approx(value[keys[merged]] - value[keys[part]])
+
+
+def test_a_plan_after_a_run_uses_what_was_measured(place, done):
+    it = chosen(place)
+    plan = paper_plan.plan(it, paper.pin(it), paper_run.setting("cpu"))
+    each = rows(place).drop_duplicates(["key", "task"]).groupby("task")["seconds"].median().sum()
+    assert plan.measured
+    assert plan.evaluation_seconds == pytest.approx(each * 7)
+
+
+def test_offline_the_finished_run_is_shown_and_a_new_one_is_refused(place, done, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    asked = len(place.hub.requests)
+    it = chosen(place)
+    assert paper.pin(it).commits() == json.loads((it.folder / "pins.json").read_text())
+    assert len(place.hub.requests) == asked
+    other = paper.choose("tel_Telu", study=paper.read_study(place.study))
+    with pytest.raises(LangmergeError, match="HF_HUB_OFFLINE"):
+        paper.pin(other)
+
+
+# --- what is refused
+
+
+def test_a_language_without_a_checkpoint_is_refused_with_what_there_is(place):
+    told = fails(command(place, "--language", "ory_Orya"))
+    assert "no CT checkpoint of Odia" in told
+    assert "tam_Taml" in told
+    assert "FineWeb-2" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--slack", "-1"], "slack"),
+        (["--dtype", "float3"], "did you mean float32"),
+        (["--device", "cuda:99"], "cuda:99"),
+        (["--triple", "papr"], "did you mean paper"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(place, arguments, says):
+    assert says in fails(command(place, "--language", "tam_Taml", *arguments))
+
+
+def test_a_gated_base_is_asked_for_before_anything_is_fetched(place, monkeypatch, tmp_path):
+    monkeypatch.setenv("LANGMERGE_HOME", str(tmp_path / "home"))
+    point_at(monkeypatch, place.address, str(tmp_path / "hf"))
+    place.hub.gate(released.BASE, TOKEN)
+    try:
+        before = len(place.hub.files_asked("GET"))
+        told = fails(command(place, "--language", "tam_Taml"))
+        assert released.BASE in told
+        assert "hf auth login" in told
+        assert len(place.hub.files_asked("GET")) == before
+        assert not chosen(place).folder.exists()
+        monkeypatch.setenv("HF_TOKEN", "hf_of_somebody_else")
+        assert "accept its terms" in fails(command(place, "--language", "tam_Taml"))
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        it = chosen(place)
+        hub_fetch.check_access(paper.pin(it).all)
+        assert hub_fetch.fetch(paper.pin(it).models["base"]).is_dir()
+    finally:
+        place.hub.gated.clear()
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(place, monkeypatch):
+    it = chosen(place)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10, total=10, used=0))
+    with pytest.raises(LangmergeError, match="Nothing was fetched"):
+        paper_run.check_space(it, paper.pin(it))
+
+
+def test_experts_with_other_tokenizers_are_not_merged(place, tmp_path):
+    folders = {}
+    for role, size in (("base", 280), ("ct", 280), ("sft", 270)):
+        folders[role] = tmp_path / role
+        folders[role].mkdir()
+        for name, data in released.tokenizer_files(size).items():
+            (folders[role] / name).write_bytes(data)
+    names = {"base": "a/base", "ct": "a/ct", "sft": "a/sft"}
+    paper_run.check_tokenizers({**folders, "sft": folders["ct"]}, names)
+    with pytest.raises(
+        LangmergeError, match=r"a/sft has another tokenizer than a/base: \d+ and \d+"
+    ):
+        paper_run.check_tokenizers(folders, names)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (released.belebele(2).replace(b"mc_answer3", b"mc_answer5"), "no column 'mc_answer3'"),
+        (b"no json\n", "not readable"),
+        (b"", "items|readable"),
+    ],
+)
+def test_data_that_lacks_what_a_task_needs_is_named(place, data, says):
+    kept = dict(place.hub.commits["dataset", released.BELEBELE])
+    text = released.configs("data/{code}.jsonl", "tam_Taml")
+    place.hub.add(
+        "dataset",
+        released.BELEBELE,
+        {"README.md": text, "data/tam_Taml.jsonl": data, "v": data[:9]},
+    )
+    commit = place.hub.commits["dataset", released.BELEBELE]
+    try:
+        one = hub_fetch.resolve(released.BELEBELE, kind="dataset")
+        with pytest.raises(LangmergeError, match=says):
+            paper_eval.Judge(["belebele_tam_Taml"], {released.BELEBELE: one})
+    finally:
+        commit.clear()
+        commit.update(kept)
+
+
+def test_a_split_or_a_configuration_that_is_not_there_is_named(place):
+    one = hub_fetch.resolve(released.BELEBELE, kind="dataset")
+    with pytest.raises(LangmergeError, match="ben_Beng"):
+        paper_eval.Judge(["belebele_ben_Beng"], {released.BELEBELE: one})
+    its, _ = hub_names.task_set("belebele_tam_Taml")
+    with pytest.raises(LangmergeError, match="no split 'test'"):
+        paper_eval._check("belebele_tam_Taml", its, {"train": []})
+
+
+def test_milic_eval_is_found_in_its_files_and_scored_by_letters(place, done):
+    it = hub_names.load("mvf_Mong")
+    one = hub_fetch.resolve(released.MILIC, kind="dataset")
+    judge = paper_eval.Judge(it.hub.tasks, {released.MILIC: one})
+    folder = hub_fetch.fetch(paper.pin(chosen(place)).models["base"])
+    found = list(judge.each(folder, it.hub.tasks, limit=3))
+    assert [one.task for one in found] == list(it.hub.tasks)
+    for one in found:
+        assert (one.metric, len(one.items), one.chance) == ("acc", 3, 0.25)
+        assert one.tokens > 0
+
+
+def test_sft_is_priced_by_its_operations():
+    study = paper.read_study()
+    gpu = study.assumed.gpus[0]
+    name, hours, dollars = paper_plan.sft_price(study.triples["paper"], study)[0]
+    operations = 6 * 6_738_415_616 * 884 * 250_000
+    assert name == gpu.name
+    assert hours == pytest.approx(operations / (0.4 * gpu.peak_tflops * 1e12) / 3600)
+    assert dollars == pytest.approx(hours * gpu.usd_per_hour)
+
+
+def test_the_laptops_triple_is_for_its_languages():
+    it = paper.choose("ind_Latn")
+    assert it.triple_name == "laptop"
+    assert it.references["ct"] == "sail/Sailor-0.5B"
+    with pytest.raises(LangmergeError, match="ind_Latn, lao_Laoo, tha_Thai"):
+        paper.choose("tam_Taml", "laptop")
+
+
+def test_a_row_without_the_schemas_columns_is_not_written(tmp_path):
+    with pytest.raises(LangmergeError, match="value"):
+        paper_rows.append(
+            tmp_path / "rows.jsonl", [{name: 1 for name in paper_rows.COLUMNS if name != "value"}]
+        )
+    assert not (tmp_path / "rows.jsonl").exists()
+    (tmp_path / "rows.jsonl").write_text('{"schema": 0}\n')
+    with pytest.raises(LangmergeError, match="line 1"):
+        paper_rows.read(tmp_path / "rows.jsonl")

@@ -1,0 +1,106 @@
+"""The verdicts page: from claims and runs alone, and "not tested" where data are missing."""
+
+import re
+
+import pytest
+import synthetic
+
+from langmerge import book, claims, reference, verdicts
+
+LANGUAGES = ("tam_Taml", "ben_Beng", "zzz_0002")
+
+
+@pytest.fixture(scope="module")
+def stated():
+    return claims.load()
+
+
+@pytest.fixture(scope="module")
+def mine():
+    return synthetic.results(items=20)
+
+
+@pytest.fixture(scope="module")
+def many():
+    return synthetic.results(languages=LANGUAGES, items=20, seeds=(0,))
+
+
+@pytest.fixture(scope="module")
+def pages(many, mine):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "load", lambda: many)
+        return verdicts.page({"tam_Taml": mine})
+
+
+def rows_of(text):
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+
+
+def test_every_claim_has_its_verdicts_and_what_the_abstract_says(pages, stated, many, mine):
+    of_many, of_mine = claims.judge_all(many, stated), claims.judge_all(mine, stated)
+    rows = [row for row in rows_of(pages["verdicts_summary.md"]) if row[0] != "Claim"]
+    assert len(rows) == len(stated)
+    for row, claim in zip(rows, stated, strict=True):
+        assert row[0].startswith(" ".join(claim.statement.split()))
+        assert f"<verdict-{claim.id}>" in row[0]
+        assert row[1] == (claim.abstract or "nothing")
+        words = [of_many[claim.id].verdict, of_mine[claim.id].verdict]
+        assert row[2:] == [*(f"**{word}**" for word in words), "not tested"]
+    assert "{doc}`/book/_executed/tam_Taml/02_saturation`" in pages["verdicts_summary.md"]
+
+
+def test_the_details_have_effect_interval_and_what_they_rest_on(pages, many):
+    (part,) = re.findall(
+        r"\(verdict-f1-accuracy\)=\n(.*?)\n\(verdict-", pages["verdicts_details.md"], re.DOTALL
+    )
+    verdict = claims.judge_all(many)["f1-accuracy"]
+    told = {row[0]: row[1] for row in rows_of(part)}
+    assert told["effect"] == claims.effect(verdict)
+    assert told["95 % interval"].endswith("(over languages)")
+    assert told["95 % interval"].split(" (")[0] in verdict.interval()
+    assert told["languages"] == "3" and told["bases"] == "1"
+    assert told["n"] == f"{verdict.n:,} items, 1 seed each"
+    assert " to " in told["BCa interval"] and told["at 7B"] == "not tested"
+    mine = {row[0]: row[2] for row in rows_of(part)}
+    assert mine["BCa interval"] == "–" and mine["95 % interval"].endswith("(over concepts)")
+
+
+def test_without_a_reference_run_its_claims_are_not_tested(monkeypatch, mine, stated):
+    monkeypatch.setattr(reference, "load", lambda: None)
+    pages = verdicts.page({"tam_Taml": mine})
+    rows = [row for row in rows_of(pages["verdicts_summary.md"]) if row[0] != "Claim"]
+    assert {row[2] for row in rows} == {"**not tested**"}
+    assert {row[3] for row in rows} <= {"**holds**", "**fails**", "**inconclusive**"}
+    assert "nan" not in pages["verdicts_details.md"]
+
+
+def test_a_claim_whose_model_was_not_run_is_not_tested_on_any_page(monkeypatch, stated, tmp_path):
+    lacking = synthetic.results(items=20)
+    lacking.items = lacking.items[lacking.items["method"] != "ties_mean"]
+    monkeypatch.setattr(reference, "load", lambda: lacking)
+    text = verdicts.page({"tam_Taml": lacking})["verdicts_summary.md"]
+    rows = {row[0].split(" ({ref}")[0]: row[2:4] for row in rows_of(text)}
+    for claim in stated:
+        needs = claim.metric == "accuracy" and any(
+            term.method == "ties_mean" for term in claim.contrast
+        )
+        found = rows[" ".join(claim.statement.split())]
+        assert (found == ["**not tested**"] * 2) == needs, claim.id
+    first = book.verdicts({"tam_Taml": lacking})
+    (line,) = [it for it in first.splitlines() if "no longer gets better" in it]
+    assert line.count("**not tested** |") == 2 and line.count("interval") == 0
+    answer = book.answer({"tam_Taml": synthetic.results(items=20)}, tmp_path)
+    assert "**Saturation: not tested.**" in answer and "nan" not in answer
+
+
+def test_a_rule_is_told_with_its_bound(stated):
+    told = {claim.id: verdicts.rule(claim) for claim in stated}
+    assert "better than a loss of 5 % of bits per byte" in told["f1-language"]
+    assert "5 points per tenfold CT tokens" in told["f2-discarded"]
+    assert "every seed moves" in told["f2-discarded"]
+    assert "below 3 points" in told["f1-accuracy"]
+
+
+def test_findings_are_called_the_same_on_every_page():
+    assert dict(claims.FINDINGS.values()) == book.HEADLINES
