@@ -165,7 +165,7 @@ def test_monotone_is_a_condition():
 def test_the_truth_put_in_comes_out(run, stated):
     verdicts = [verdict for finding in (1, 2, 3) for verdict in claims.judge(run, finding, stated)]
     assert {verdict.claim: verdict.verdict for verdict in verdicts} == {
-        one.id: "holds" for one in stated
+        one.id: "holds" for one in stated if one.finding in (1, 2, 3)
     }
     assert {verdict.at_7b for verdict in verdicts} == {"not tested"}
 
@@ -190,7 +190,7 @@ def test_the_opposite_truth_fails(stated):
         share_with_slack=lambda step: 0.4,
     )
     words = [one.verdict for finding in (1, 2, 3) for one in claims.judge(run, finding, stated)]
-    assert words == ["fails"] * len(stated)
+    assert words == ["fails"] * sum(one.finding in (1, 2, 3) for one in stated)
 
 
 def test_no_difference_does_not_hold(stated):
@@ -378,7 +378,7 @@ def test_random_draws_are_averaged_item_by_item(stated):
     run.items = pd.concat([run.items, worse, same])
     which = next(one for one in stated if one.id == "f5-which")
     measured = claims.measure(run, which).estimate
-    late = run.items[plain & run.items["ct_tokens"].eq(max(run.budgets))]
+    late = statistics.select(run.items, method="ties_mean", ct_tokens=max(run.budgets))
     assert measured == pytest.approx(-late.groupby(["seed", "task"])["correct"].mean().mean() / 2)
 
 

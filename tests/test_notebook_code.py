@@ -14,13 +14,13 @@ from langmerge.merging import election
 
 
 def shown(notebook: str, name: str):
-    """A function as the notebook's source defines it."""
+    """A function as the notebook's source defines it, beside the others that it defines."""
     source = (paths.notebooks() / f"{notebook}.py").read_text(encoding="utf-8")
     definitions = {
         node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)
     }
     namespace = {"torch": torch, "math": math}
-    exec(compile(ast.Module([definitions[name]], []), notebook, "exec"), namespace)
+    exec(compile(ast.Module([*definitions.values()], []), notebook, "exec"), namespace)
     return namespace[name]
 
 
@@ -54,3 +54,16 @@ def test_merging_by_the_shown_election_is_merging_with_slack(slack):
     )
     library = merging.merge("ties_sv", base, ct, sft, slack=slack)
     torch.testing.assert_close(shown_merge, library, rtol=0, atol=0)
+
+
+WIDEN = shown("04_beyond_slack", "widen")
+
+
+@pytest.mark.parametrize(("t", "s"), [(1.0, 1.0), (0.5, 0.7), (1e9, 1.0)])
+def test_the_widen_of_notebook_4_is_the_librarys(t, s):
+    rng = torch.Generator().manual_seed(2)
+    base, ct, sft = (torch.randn(12, 40, generator=rng) for _ in range(3))
+    trio = ({"layers.0.weight": it} for it in (base, base + 0.3 * ct, base + 0.2 * sft))
+    library = merging.merge("widen", *trio, t=t, s=s)["layers.0.weight"]
+    ours = WIDEN(base, base + 0.3 * ct, base + 0.2 * sft, t, s)
+    torch.testing.assert_close(ours, library, atol=1e-6, rtol=1e-5)

@@ -75,7 +75,7 @@ def build(
 def _write_pages(results: dict[str, Any], folder: Path) -> None:
     """Write what the chapters include: samples, tables, verdicts, made from data and results."""
     # They draw and compute; the other commands start without them.
-    from langmerge import data_card, explorer, paper_chapter, reference
+    from langmerge import data_card, explorer, full_run, paper_chapter, reference
     from langmerge import verdicts as verdicts_page
 
     pages = {
@@ -85,6 +85,7 @@ def _write_pages(results: dict[str, Any], folder: Path) -> None:
         "answer.md": answer(results, folder),
         "explorer.md": explorer.page(reference.load(), folder),
         "real_models.md": paper_chapter.page(),
+        "full.md": full_run.page(folder),
     }
     for name, text in pages.items():
         execution.write_atomically(folder / name, text)

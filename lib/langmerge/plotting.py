@@ -68,6 +68,28 @@ CUSTOM: tuple[Look, ...] = (
     Look("", "#7B3294", "1", (0, (12, 2))),
 )
 METHODS: tuple[str, ...] = tuple(LOOKS)
+# What the families add (`langmerge.families`). Letters are told apart where colours are many.
+LOOKS |= {
+    "widen": Look("WIDEN", "#1B7837", "$W$", (0, (11, 1, 1, 1))),
+    "dare_linear": Look("DARE (linear)", "#E31A8C", "$d$", (0, (2, 3))),
+    "dare_ties": Look("DARE (TIES)", "#8C1D40", "$D$", (0, (4, 1, 1, 1))),
+    "della": Look("DELLA", "#B15928", "$\\ell$", (0, (5, 1, 2, 1))),
+    "breadcrumbs": Look("breadcrumbs", "#6A3D9A", "$b$", (0, (3, 3))),
+    "model_stock": Look("Model Stock", "#0B525B", "$M$", (0, (13, 3))),
+    "slerp": Look("SLERP", "#5E8C00", "$S$", (0, (6, 1, 3, 1))),
+    "layer_swapping": Look("layer swapping", "#3D5A80", "$L$", (0, (8, 1, 2, 1, 2, 1))),
+    "scaled_sft": Look("shrunk SFT", "#C9A000", "$\\lambda$", (0, (4, 4))),
+    "ct_then_sft_slow": Look("CT-then-SFT, lower rate", "#4D4D4D", "$o$", (0, (1, 4))),
+    "ct_then_sft_replay": Look("CT-then-SFT with replay", "#005F73", "$R$", (0, (7, 2))),
+    "sft_then_ct": Look("SFT-then-CT", "#9B2226", "$c$", (0, (5, 5))),
+    "joint": Look("CT and SFT in one run", "#7F4F24", "$J$", (0, (9, 1, 1, 1, 1, 1))),
+    "restored_sft": Look("lost SFT restored", "#2A9D8F", "$+$", (0, (2, 5))),
+    "random_drop": Look("as many lost at random", "#7A7A00", "$?$", (0, (1, 5))),
+    "rescaled_ct": Look("CT rescaled before election", "#2166AC", "$\\tau$", (0, (3, 5))),
+    "heavier_sft": Look("larger weight of SFT", "#B2182B", "$w$", (0, (4, 6))),
+    "larger_lambda": Look("larger lambda", "#542788", "$\\Lambda$", (0, (6, 6))),
+    "trimmed_sft": Look("trimmed SFT, no CT", "#A6761D", "$t$", (0, (8, 8))),
+}
 LABELS: dict[str, str] = {method: look.label for method, look in LOOKS.items()}
 COLOURS: dict[str, str] = {method: look.colour for method, look in LOOKS.items()}
 TASKS = {

@@ -112,7 +112,8 @@ def draw(
         if left <= 0:
             break
         some = rng.permutation(how.budgets)[: min(TOGETHER, left)]
-        if share == 1:
+        # Some models of families are made of several budgets: of the shortest and longest update.
+        if share == 1 or how.families:
             some = how.budgets
         blocks.append(Block(there[index], tuple(sorted(int(budget) for budget in some))))
         left -= len(some)

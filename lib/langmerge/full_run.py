@@ -1,0 +1,226 @@
+"""The chapter on the full reference run: figures and tables of its families, as Markdown.
+
+Made when the book is built, from the committed rows of `reference-full` alone. Where they are not
+there, the chapter says so and shows nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from langmerge import arms, claims, families, languages, plotting, plotting_families, reference
+from langmerge import oracle as oracles
+from langmerge.profiles import BEYOND
+from langmerge.statistics import Results, select
+
+PROFILE = "reference-full"
+#: What the run itself is called beside its arms.
+NOW = {"bilingual": "monolingual", "rates": "rate x 1"}
+BASELINES = (
+    "ct_then_sft", "ct_then_sft_slow", "ct_then_sft_replay", "sft_then_ct", "joint", "ties_mean",
+)  # fmt: skip
+REMEDIES = ("ties_mean", "ties_sv", "task_arithmetic", "chat_vector", *BEYOND)
+
+
+def page(folder: Path) -> str:
+    """The chapter's generated part; its figures are saved into a folder."""
+    full = reference.load(PROFILE)
+    if full is None:
+        return (
+            "The full reference run has not been computed with the present base and settings: "
+            "`make reference-full` does, and this page then shows it.\n"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [
+        _about(full), _verdicts(full), _remedies(full, folder), _baselines(full, folder),
+        _causes(full, folder), _sweeps(full, folder), _arms(full, folder), _oracle(full),
+    ]  # fmt: skip
+    return "\n".join(line for part in parts for line in part) + "\n"
+
+
+def _about(full: Results) -> Iterator[str]:
+    names = ", ".join(
+        f"{languages.load(code).name} ({languages.load(code).word_order})"
+        for code in full.languages
+    )
+    budgets = ", ".join(f"{budget:,}" for budget in full.budgets)
+    models = full.rows.drop_duplicates(
+        ["language", "seed", "method", "setting", "slack", "ct_tokens"]
+    )
+    yield f"Languages: {names}. CT tokens: {budgets}. Run seeds: {len(full.seeds)}."
+    yield f"Models: {len(models):,}, all asked the same items of their language."
+    yield ""
+
+
+def _verdicts(full: Results) -> Iterator[str]:
+    yield "## Verdicts"
+    yield ""
+    yield "| Claim | Effect | 95 % interval | In the lab |"
+    yield "|---|---|---|---|"
+    for finding in (4, 5, 6):
+        for it in claims.judge(full, finding, missing_ok=True):
+            interval = it.interval().removeprefix("95 % interval ") if it.n else ""
+            yield f"| {it.statement} | {claims.effect(it)} | {interval} | **{it.verdict}** |"
+    yield ""
+
+
+def _remedies(full: Results, folder: Path) -> Iterator[str]:
+    yield "## Other remedies"
+    yield ""
+    there = [method for method in REMEDIES if _tuned(full, method) and method != "scaled_sft"]
+    fig = plotting_families.over_languages(full, there)
+    yield from _picture(
+        folder,
+        "full-remedies",
+        fig,
+        "Remedies as tuned: mean over the languages, with 95 % intervals over them.",
+    )
+    yield from _table(
+        ["method", "tuned", "untuned", "bits per byte, tuned", "untuned"],
+        (_remedy_row(full, method) for method in REMEDIES if _tuned(full, method)),
+    )
+    yield "Accuracy (%) and bits per byte at the largest CT budget, mean over the languages."
+    yield ""
+
+
+def _remedy_row(full: Results, method: str) -> list[str]:
+    """Accuracy and bits per byte of a method at the largest budget, tuned and untuned."""
+    cells = [plotting.label(method)]
+    for metric, form in (("accuracy", _percent), ("bits_per_byte", _plain)):
+        for settings in (["tuned", "fixed"], ["default"]):
+            its = select(full.rows, method=method, setting=settings, metric=metric)
+            its = its[its["ct_tokens"].isin([0, max(full.budgets)])]
+            if metric == "accuracy":
+                its = its[its["task"].isin(full.tasks)]
+            cells.append(form(its["value"].mean()) if len(its) else "")
+    return cells
+
+
+def _baselines(full: Results, folder: Path) -> Iterator[str]:
+    there = [method for method in BASELINES if _tuned(full, method)]
+    yield "## Stronger baselines"
+    yield ""
+    fig = plotting_families.over_languages(full, there)
+    yield from _picture(
+        folder, "full-baselines", fig,
+        "Merging against other ways to train on both: mean over the languages, with 95 % "
+        "intervals over them.",
+    )  # fmt: skip
+    yield (
+        "A trial of these trains anew, so they were tuned with six trials each, where merges had "
+        "twelve; CT-then-SFT itself had twelve."
+    )
+    yield ""
+
+
+def _causes(full: Results, folder: Path) -> Iterator[str]:
+    yield "## The cause, by intervention"
+    yield ""
+    ends = [min(full.budgets), max(full.budgets)]
+    for code in full.languages:
+        name = languages.load(code).name
+        fig = plotting_families.interventions(full, ends, code)
+        yield from _picture(
+            folder,
+            f"full-causes-{code}",
+            fig,
+            f"Interventions on plain TIES, {name}. The line is plain TIES.",
+        )
+
+
+def _sweeps(full: Results, folder: Path) -> Iterator[str]:
+    yield "## One setting at a time"
+    yield ""
+    yield "The other settings stay at those that were tuned, unless the caption says so."
+    yield ""
+    for name in families.SWEEPS:
+        fig = plotting_families.sweep(full, name)
+        caption = f"Sweep of {plotting_families.AXES[name]}: mean over the languages (dots)."
+        file = f"full-sweep-{name.replace(', ', '-').replace(' ', '-')}"
+        yield from _picture(folder, file, fig, caption)
+
+
+def _arms(full: Results, folder: Path) -> Iterator[str]:
+    yield "## Where the findings hold"
+    yield ""
+    titles = {
+        "bilingual": "CT with bilingual documents: monolingual as in the study, 10 % and 30 %.",
+        "rates": "CT at other rates, as factors of the study's.",
+    }
+    every = []
+    for family, caption in titles.items():
+        names = list(arms.ARMS[family])
+        effects = plotting_families.regime_effects(full, names, NOW[family])
+        fig = plotting_families.regimes(effects, [NOW[family], *names])
+        yield from _picture(
+            folder, f"full-{family}", fig, f"{caption} Points of accuracy, or of SFT parameters."
+        )
+        every.append(effects)
+    both = pd.concat(every).drop_duplicates(["effect", "language", "seed", "ct_tokens", "value"])
+    yield from _picture(
+        folder, "full-diagnosis", plotting_families.against_diagnosis(both),
+        "The findings' effects against two numbers that `langmerge diagnose` measures of models of "
+        "any size: each point a language, a budget and an arm.",
+    )  # fmt: skip
+    yield (
+        "The third axis of such a map, the trace of a language in the base, is not varied here: "
+        "every language has the same share of the base's text, and what differs between them is "
+        "word order, script and how well English instructions carry over."
+    )
+    yield ""
+
+
+def _oracle(full: Results) -> Iterator[str]:
+    yield "## Settings chosen on the language itself"
+    yield ""
+    yield (
+        "A secondary column and no result: at every budget the best of a few settings on the "
+        "language's own dev items, asked the test items. Mean accuracy (%) over languages and "
+        "budgets."
+    )
+    yield ""
+    rows = []
+    for method in oracles.METHODS:
+        its = select(full.rows, method=method, metric="accuracy")
+        its = its[its["task"].isin(full.tasks)]
+        mean = its.groupby("setting")["value"].mean()
+        if {"tuned", "oracle"} <= set(mean.index):
+            told = [_percent(mean[one]) for one in ("tuned", "oracle")]
+            rows.append([plotting.label(method), *told])
+    yield from _table(["method", "tuned elsewhere", "on its own dev items (oracle)"], rows)
+
+
+def _tuned(full: Results, method: str) -> bool:
+    return not select(full.rows, method=method, setting=["tuned", "fixed"]).empty
+
+
+def _picture(folder: Path, name: str, fig: Figure, caption: str) -> Iterator[str]:
+    """A figure, saved, as a directive of the page in the folder beside it."""
+    saved = plotting.save(fig, folder / name)
+    yield f"```{{figure}} _executed/{saved.name}"
+    yield f":name: fig-{name}"
+    yield f":alt: {plotting.alt(fig)}"
+    yield ""
+    yield caption
+    yield "```"
+    yield ""
+
+
+def _table(titles: Sequence[str], rows: Iterator[list[str]] | list[list[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(titles)} |"
+    yield "|---" * len(titles) + "|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+    yield ""
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.3f}"
