@@ -90,6 +90,8 @@ def test_what_the_theme_leaves_over_goes_and_nothing_else():
         '<script type="text/x-thebe-config">\n{ a: "<b>" }\n</script>\n'
     )
     assert site_pages.tidy(left + kept + left) == kept
+    entry = '<div role="list"><div class="citation" id="id1" role="doc-biblioentry">x</div></div>'
+    assert site_pages.tidy(entry).count('role="listitem"') == 1
 
 
 @pytest.fixture(scope="module")

@@ -130,11 +130,12 @@ def tidy(html: str) -> str:
     """A page without what the theme adds and nobody here uses.
 
     Preloads of fonts, which a browser refuses on a page that is opened from a disk, and Thebe,
-    which runs cells on a server elsewhere and is declared twice.
+    which runs cells on a server elsewhere and is declared twice. The bibliography is a list, and
+    its entries get the role that a list's have.
     """
     for pattern in _LEFTOVERS:
         html = pattern.sub("", html)
-    return html
+    return html.replace(' role="doc-biblioentry"', ' role="listitem"')
 
 
 def _page(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
