@@ -670,7 +670,7 @@ def _print_verified(found: Any) -> None:
         (
             (
                 *(r.base, r.seed, r.language, f"{r.ct_tokens:,}", r.models, r.numbers, r.same),
-                *(f"{r.accuracy:.3f}", f"{r.bits:.2%}", _yes(r.holds)),
+                *(f"{r.accuracy:.4f}", f"{r.bits:.4%}", _yes(r.holds)),
             )
             for r in found.blocks.itertuples()
         ),
@@ -679,7 +679,7 @@ def _print_verified(found: Any) -> None:
         accuracy, bits = verify.TOLERANCE["accuracy"], verify.TOLERANCE["bits_per_byte"]
         typer.echo(
             f"Not the same here: {'; '.join(found.elsewhere)}.\nSo numbers may differ: accuracy by "
-            f"{accuracy:g}, bits per byte by {bits:.0%}."
+            f"{accuracy:g}, bits per byte by {bits:.1%}."
         )
     else:
         typer.echo("Versions and processor are the same: every number has to be identical.")
