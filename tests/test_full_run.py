@@ -19,8 +19,8 @@ CODES = ("tam_Taml", "swh_Latn", "zzz_0004")
 LIFT = {"rate x 2": -0.2, "rate x 0.4": 0.1, "bilingual 10 %": 0.05, "bilingual 30 %": 0.15}
 
 
-def copied(frame, method, setting="tuned", like="ties_mean", lift=0.0):
-    its = select(frame, method=like, setting=["tuned", "fixed"])
+def copied(frame, method, setting="tuned", like="ties_mean", lift=0.0, of=("tuned", "fixed")):
+    its = select(frame, method=like, setting=list(of))
     its = its.assign(method=method, setting=setting, cell=its["cell"] + method + setting)
     if "value" in its:
         its["value"] = its["value"].where(its["metric"] != "accuracy", its["value"] + lift)
@@ -41,7 +41,8 @@ def more(frame):
         for method in ("ct_then_sft", "ties_mean", "ties_sv"):
             up = lift if method == "ties_mean" else 0.0
             parts.append(copied(frame, f"{arm}/{method}", like=method, lift=up))
-        parts.append(copied(frame, f"{arm}/ties_sv", "without slack"))
+        without = {"like": "ties_sv", "of": ("without slack",)}
+        parts.append(copied(frame, f"{arm}/ties_sv", "without slack", **without))
     parts += [copied(frame, method, "oracle", lift=0.07) for method in ("average", "ties_mean")]
     return pd.concat(parts, ignore_index=True)
 
