@@ -84,6 +84,7 @@ def test_what_the_theme_leaves_over_goes_and_nothing_else():
     )
     left = (
         '<link rel="preload" as="font" type="font/woff2" crossorigin href="../fa.woff2" />\n'
+        '<script defer src="../_static/vendor/fontawesome/6.5.2/js/all.min.js?digest=d"></script>\n'
         '<script>const THEBE_JS_URL = "https://unpkg.example"; const thebe_selector = ""</script>\n'
         '<script async="async" src="../_static/sphinx-thebe.js?v=1"></script>\n'
         '<link rel="stylesheet" type="text/css" href="../_static/sphinx-thebe.css?v=1" />\n'

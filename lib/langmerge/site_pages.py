@@ -23,6 +23,7 @@ _NOTEBOOK = re.compile(r"book/_executed/[^/]+/([^/]+)")
 _TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
 _LEFTOVERS = (
     re.compile(r'<link rel="preload" as="font"[^>]*>\n?'),
+    re.compile(r'<script[^>]*src="[^"]*fontawesome[^"]*/all\.min\.js[^"]*"[^>]*></script>\n?'),
     re.compile(r"<script>const THEBE_JS_URL[^<]*</script>\n?"),
     re.compile(r'<script[^>]*src="[^"]*sphinx-thebe\.js[^"]*"[^>]*></script>\n?'),
     re.compile(r'<link[^>]*href="[^"]*sphinx-thebe\.css[^"]*"[^>]*>\n?'),
@@ -129,8 +130,9 @@ def _harmless(text: str) -> str:
 def tidy(html: str) -> str:
     """A page without what the theme adds and nobody here uses.
 
-    Preloads of fonts, which a browser refuses on a page that is opened from a disk, and Thebe,
-    which runs cells on a server elsewhere and is declared twice. The bibliography is a list, and
+    Preloads of fonts, which a browser refuses on a page that is opened from a disk; the icons as a
+    script of 1.5 MB, which the style sheet and its fonts show as well; and Thebe, which runs cells
+    on a server elsewhere and is declared twice. The bibliography is a list, and
     its entries get the role that a list's have.
     """
     for pattern in _LEFTOVERS:
