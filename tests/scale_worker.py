@@ -1,7 +1,7 @@
-"""What each of two processes does in test_scale.py, started by torchrun: scale_worker.py RUN.json.
+"""What each of two processes does in test_scale.py, started by torchrun.
 
-The second process kills itself after step 4, whereupon torchrun starts both again. They go on,
-and then shard a model with FSDP2.
+scale_worker.py RUN.json killed    # the second process kills itself after step 4
+scale_worker.py RUN.json done      # both go on, and then shard a model with FSDP2
 """
 
 import json
@@ -19,17 +19,17 @@ from langmerge.scale import settings, training
 
 
 class Watch(TrainerCallback):
-    """Notes the step at which training begins, and kills the second process at its first try."""
+    """Notes the step at which training begins, and kills the second process where told to."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.tries = folder, int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    def __init__(self, folder: Path, what: str) -> None:
+        self.folder, self.what = folder, what
 
     def on_train_begin(self, args, state, control, **kwargs):
         begun = f"at step {state.global_step}, {args.world_size} processes"
-        (self.folder / f"begun-{self.tries}").write_text(begun)
+        (self.folder / self.what).write_text(begun)
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self.tries == 0 and args.process_index == 1 and state.global_step == 4:
+        if self.what == "killed" and args.process_index == 1 and state.global_step == 4:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -69,7 +69,7 @@ def main() -> None:
     """The run, and then the shards."""
     torch.set_num_threads(1)
     run = settings.parse("ct", json.loads(Path(sys.argv[1]).read_text()))
-    training.continual_pretrain(run, callbacks=[Watch(run.out.parent)])
+    training.continual_pretrain(run, callbacks=[Watch(run.out.parent, sys.argv[2])])
     shard(run, run.out.parent / "sharded")
     torch.distributed.destroy_process_group()
 

@@ -100,20 +100,18 @@ def test_no_page_is_heavy():
 def test_text_in_another_script_says_its_language(trees):
     unmarked = []
     for page, tree in trees.items():
-        for text in tree.body.find_all(string=FOREIGN):
-            holders = [
-                parent for parent in text.parents if parent.name in ("pre", "script", "code")
-            ]
-            marked = [parent for parent in text.parents if parent.get("lang", "en") != "en"]
-            if not holders and not all(parent.get("dir") for parent in marked[:1]):
-                unmarked.append(f"{page}: {text.strip()[:40]} has no direction")
-            if not holders and not marked:
+        for text in (tree.body or tree).find_all(string=FOREIGN):
+            holders = list(text.parents)
+            if any(holder.name in ("pre", "script", "code") for holder in holders):
+                continue
+            marked = next((it for it in holders if it.get("lang", "en") != "en"), None)
+            if marked is None or not marked.get("dir"):
                 unmarked.append(f"{page}: {text.strip()[:40]}")
     assert not unmarked
 
 
 def test_every_table_can_be_downloaded(trees):
-    for page, tree in trees.items():
+    for page, tree in ((page, tree) for page, tree in trees.items() if page.startswith("book/")):
         for table in tree.select("article table"):
             link = table.find_next("a", attrs={"download": True})
             assert link is not None, f"{page}: a table without its CSV"
@@ -228,7 +226,8 @@ def _violations(tab, theme: str, rules: list[str] | None = None) -> list[str]:
                         document.documentElement.dataset.mode = theme; }""",
         theme,
     )
-    options = {"resultTypes": ["violations"]}
+    # It would fetch the style sheets again, which a page from a disk may not.
+    options = {"resultTypes": ["violations"], "preload": False}
     if rules:
         options["runOnly"] = {"type": "rule", "values": rules}
     found = tab.evaluate("(options) => axe.run(document, options)", options)["violations"]

@@ -10,6 +10,7 @@ import pytest
 import synthetic
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from langmerge import (
     book,
@@ -43,7 +44,8 @@ print(sys.executable, os.getcwd(), language, profile)
 
 # %%
 fig, ax = plt.subplots(figsize=(1, 1))
-figure(fig, name="fig-{LANGUAGE_TOKEN}", caption=f"In {{language}}", alt="An empty frame")
+ax.plot([0, 1])
+figure(fig, name="fig-{LANGUAGE_TOKEN}", caption=f"In {{language}}", alt="A line")
 """
 
 
@@ -82,7 +84,7 @@ def test_a_notebook_is_executed_here_cleaned_labelled_and_kept(source, tmp_path)
         "name": "fig-ben_Beng",
         "caption": "In ben_Beng",
     }
-    assert made.cells[-1].metadata.mystnb.image.alt == "An empty frame"
+    assert made.cells[-1].metadata.mystnb.image.alt == "A line"
     assert not any("papermill" in held.metadata for held in (made, *made.cells))
     execution.install([it], tmp_path / "book")
     assert (tmp_path / "book" / "ben_Beng" / "trial.ipynb").read_text() == text
@@ -186,6 +188,26 @@ def test_an_unfinished_figure_is_refused(missing):
     words = {"name": "a", "caption": "b", "alt": "c"} | {missing: ""}
     with pytest.raises(ValueError, match="needs a name"):
         notebook.figure(None, **words)
+
+
+def test_a_figure_that_shows_nothing_names_the_run_to_make():
+    fig = Figure()
+    left, right = fig.subplots(1, 2)
+    left.plot([0, 1])
+    with pytest.raises(LangmergeError, match=r"panel 2 of the figure x.*\n?.*langmerge run"):
+        notebook.figure(fig, name="x", caption="b", alt="c")
+    with pytest.raises(LangmergeError, match="the figure x shows nothing"):
+        notebook.require_drawn(Figure(), "x")
+    right.imshow([[1]])
+    notebook.require_drawn(fig, "x")
+
+
+def test_the_first_page_without_a_result_names_the_run_to_make(tmp_path):
+    found = synthetic.results(items=10)
+    found.items = found.items[found.items["method"] != "ct_then_sft"]
+    with pytest.raises(LangmergeError, match="langmerge run --language tam_Taml --profile lab"):
+        book.answer({"tam_Taml": found}, tmp_path)
+    assert not list(tmp_path.iterdir()), "and draws nothing"
 
 
 TOC = {

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,7 +165,16 @@ def test_scheduler_and_processes_exclude_each_other():
     assert "--processes" in cli.explain(done.exception)
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_the_script_of_the_chapter_is_one_for_bash_and_sends_to_its_own_scheduler():
+    page = (Path(__file__).parent.parent / "book" / "cluster.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```bash\n(#!.*?)```", page, re.DOTALL)
+    checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
+    assert checked.returncode == 0, checked.stderr
+    assert script.count('"$scheduler"') == 2
+
+
 def test_a_missing_package_is_named_with_its_install_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(LangmergeError, match=r"pip install 'langmerge\[cluster\]'"):
+    with pytest.raises(LangmergeError, match="pip install distributed"):
         cluster._client("tcp://127.0.0.1:10")

@@ -119,7 +119,7 @@ def test_a_gated_repository_needs_a_token_with_access(place, monkeypatch):
     place.hub.gate(GATED, TOKEN)
     one = hub_fetch.resolve(GATED)
     assert one.gated
-    with pytest.raises(LangmergeError, match=r"gated, and no token.*hf auth login"):
+    with pytest.raises(LangmergeError, match=rf"no token.*{GATED}, log in with `hf auth login`"):
         hub_fetch.check_access([one])
     with pytest.raises(LangmergeError, match="gated, and no token"):
         hub_fetch.fetch(one)

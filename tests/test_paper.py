@@ -90,7 +90,7 @@ def test_a_plan_says_what_would_be_fetched_and_writes_nothing(place):
     assert plan.fetch >= stated
     assert not plan.measured
     assert hub_fetch.gigabytes(plan.fetch) in result.output
-    assert "no intermediate CT checkpoints" in result.output
+    assert "needs intermediate CT checkpoints" in result.output
     assert not place.hub.files_asked("GET")
     assert not it.folder.exists()
     assert not it.results.exists()
@@ -300,19 +300,22 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(place, monk
         paper_run.check_space(it, paper.pin(it))
 
 
-def test_experts_with_other_tokenizers_are_not_merged(place, tmp_path):
-    folders = {}
-    for role, size in (("base", 280), ("ct", 280), ("sft", 270)):
-        folders[role] = tmp_path / role
-        folders[role].mkdir()
-        for name, data in released.tokenizer_files(size).items():
-            (folders[role] / name).write_bytes(data)
-    names = {"base": "a/base", "ct": "a/ct", "sft": "a/sft"}
-    paper_run.check_tokenizers({**folders, "sft": folders["ct"]}, names)
-    with pytest.raises(
-        LangmergeError, match=r"a/sft has another tokenizer than a/base: \d+ and \d+"
-    ):
-        paper_run.check_tokenizers(folders, names)
+def test_experts_with_other_tokenizers_are_not_merged(place):
+    it = chosen(place)
+    paper_run.check_tokenizers(paper.pin(it))
+    commits = place.hub.commits["model", released.CT]
+    before = dict(commits)
+    place.hub.add(
+        "model", released.CT, {**released.tokenizer_files(270), "model.safetensors": b"w"}
+    )
+    asked = len(place.hub.files_asked("GET"))
+    try:
+        with pytest.raises(LangmergeError, match=rf"{released.CT} has another.*\d+ and \d+"):
+            paper_run.check_tokenizers(paper.pin(it, repin=True))
+        assert place.hub.files_asked("GET")[asked:].count("model.safetensors") == 0
+    finally:
+        commits.clear()
+        commits.update(before)
 
 
 @pytest.mark.parametrize(

@@ -178,8 +178,8 @@ def row(value, **changed):
 
 def test_elsewhere_the_stated_tolerance_holds():
     committed = pd.DataFrame([row(2.0), row(0.5, task="topic", metric="accuracy")])
-    near = pd.DataFrame([row(2.01), row(0.53, task="topic", metric="accuracy")])
-    far = pd.DataFrame([row(2.05), row(0.56, task="topic", metric="accuracy")])
+    near = pd.DataFrame([row(2.001), row(0.51, task="topic", metric="accuracy")])
+    far = pd.DataFrame([row(2.01), row(0.54, task="topic", metric="accuracy")])
     assert verify.compare(committed, near, exact=False)["holds"].all()
     assert not verify.compare(committed, near, exact=True)["holds"].any()
     assert not verify.compare(committed, far, exact=False)["holds"].any()

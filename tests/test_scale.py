@@ -326,7 +326,14 @@ def test_accumulation_does_not_change_a_run(hub, whole, tmp_path):
 
 
 def test_fine_tuning_starts_from_a_checkpoint_and_learns(hub, whole, tmp_path):
-    run = sft(hub, tmp_path / "sft", model=str(whole[0].final()), tokens=768, save_dtype="bfloat16")
+    run = sft(
+        hub,
+        tmp_path / "sft",
+        model=str(whole[0].final()),
+        tokens=768,
+        precision="bf16",
+        save_dtype="bfloat16",
+    )
     folder = training.finetune(run)
     found = losses(run)
     assert found[-1] < found[0]
@@ -345,10 +352,10 @@ def test_other_settings_do_not_go_on_in_a_runs_folder(hub, whole):
 
 def test_a_tokenizer_of_another_model_is_refused(hub, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(hub / "base")
-    tokenizer.add_tokens(["<a>", "<b>"])
+    tokenizer.add_tokens(["<one>", "<two>", "<three>"])
     tokenizer.save_pretrained(tmp_path / "longer")
     run = ct(hub, tmp_path / "ct", tokenizer=str(tmp_path / "longer"))
-    with pytest.raises(LangmergeError, match=r"292 tokens, and .* embeds 290"):
+    with pytest.raises(LangmergeError, match=r"29\d tokens, and .* embeds 290"):
         training.prepare(run)
     vocabulary = json.loads((hub / "base/tokenizer.json").read_text())
     table = vocabulary["model"]["vocab"]
@@ -387,17 +394,20 @@ def test_fsdp_without_a_gpu_is_refused_instead_of_falling_back(hub, tmp_path, mo
 
 @pytest.mark.slow
 def test_two_processes_one_of_them_killed_give_the_run_of_one(hub, whole, tmp_path):
-    """DDP by gloo under torchrun: killed, started again; and FSDP2 in the same processes.
+    """DDP by gloo under torchrun: killed, then finished; and FSDP2 in the same processes.
 
     accelerate's own FSDP needs a GPU (without one it falls back to DDP), so sharding is shown
     with torch's fully_shard, saved by the function that saves every model at its budget.
     """
     run = ct(hub, tmp_path / "ct", per_device_batch=1)
     (tmp_path / "run.json").write_text(run.model_dump_json(exclude_none=True))
-    done = launched(tmp_path)
+    killed = launched(tmp_path, "killed")
+    assert killed.returncode != 0
+    assert (tmp_path / "killed").read_text() == "at step 0, 2 processes", killed.stderr[-3000:]
+    assert not run.final().exists()
+    done = launched(tmp_path, "done")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / "begun-0").read_text() == "at step 0, 2 processes"
-    assert (tmp_path / "begun-1").read_text() == "at step 3, 2 processes"
+    assert (tmp_path / "done").read_text() == "at step 3, 2 processes"
     assert losses(run) == pytest.approx(losses(whole[0]), rel=1e-5)
     for name, one in weights(run.final()).items():
         torch.testing.assert_close(one, whole[1][name], atol=1e-4, rtol=1e-3)
@@ -410,18 +420,17 @@ def test_two_processes_one_of_them_killed_give_the_run_of_one(hub, whole, tmp_pa
         assert not torch.equal(one, start[name])
 
 
-def launched(folder):
-    """A worker that dies makes torchrun start all of them again."""
+def launched(folder, what):
     worker = Path(__file__).with_name("scale_worker.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += ["--max-restarts=1", str(worker), str(folder / "run.json")]
+    command += [str(worker), str(folder / "run.json"), what]
     here = [str(Path(training.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(here),
         "HF_HUB_OFFLINE": "1",
     }
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.parametrize("name", ["single", "ddp", "fsdp"])

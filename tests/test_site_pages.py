@@ -75,6 +75,25 @@ def test_every_table_is_followed_by_its_csv():
     assert second == [["பசு"]]
 
 
+def test_what_the_theme_leaves_over_goes_and_nothing_else():
+    kept = (
+        '<link rel="stylesheet" href="../_static/langmerge.css">\n'
+        '<link rel="preload" as="script" href="../_static/x.js" />\n'
+        '<script src="../_static/explorer.js" defer></script>\n'
+        '<script type="application/json" id="explorer-data">{}</script>\n'
+    )
+    left = (
+        '<link rel="preload" as="font" type="font/woff2" crossorigin href="../fa.woff2" />\n'
+        '<script>const THEBE_JS_URL = "https://unpkg.example"; const thebe_selector = ""</script>\n'
+        '<script async="async" src="../_static/sphinx-thebe.js?v=1"></script>\n'
+        '<link rel="stylesheet" type="text/css" href="../_static/sphinx-thebe.css?v=1" />\n'
+        '<script type="text/x-thebe-config">\n{ a: "<b>" }\n</script>\n'
+    )
+    assert site_pages.tidy(left + kept + left) == kept
+    entry = '<div role="list"><div class="citation" id="id1" role="doc-biblioentry">x</div></div>'
+    assert site_pages.tidy(entry).count('role="listitem"') == 1
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """The study's zip, unpacked."""

@@ -204,7 +204,7 @@ def exact_bca(values, level=0.95):
 
 def test_bca_is_efrons_formula_over_all_resamples():
     values = [0.02, 0.05, 0.06, 0.11, 0.3, 0.09]
-    step = np.ptp(values) / 100
+    step = np.ptp(values) / 50  # the percentile interval is seven of these off
     assert statistics.bca(values) == pytest.approx(exact_bca(values), abs=step)
     assert statistics.bca(values) == statistics.bca(values)
 
@@ -254,8 +254,8 @@ def test_languages_on_bases_of_their_own_are_not_crossed():
 
 
 def test_many_runs_are_pooled_as_one_is():
-    values = np.random.default_rng(10).normal(0.02, 0.02, (6, 5, 3))
-    values[3:] += np.array([-0.1, 0.0, 0.1])  # there the bases disagree
+    values = np.random.default_rng(10).normal(0.02, 0.02, (4, 5, 3))
+    values[2:] += np.array([-0.1, 0.0, 0.1])  # there the bases disagree
     many = statistics.pool_many(values)
     for index, table in enumerate(values):
         one = statistics.pool(of_runs(table))

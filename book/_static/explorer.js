@@ -3,20 +3,20 @@
    page as text, never as markup. */
 "use strict";
 (() => {
-  const root = document.getElementById("explorer");
+  const root = document.getElementById("merge-explorer");
   const source = document.getElementById("explorer-data");
   if (!root || !source) return;
   const told = JSON.parse(source.textContent);
   const at = Object.fromEntries(told.fields.map((name, index) => [name, index]));
   const SVG = "http://www.w3.org/2000/svg";
-  const WIDTH = 340, HEIGHT = 236, LEFT = 48, RIGHT = 12, TOP = 12, BOTTOM = 40;
+  const WIDTH = 340, HEIGHT = 236, LEFT = 54, RIGHT = 12, TOP = 12, BOTTOM = 44;
   const PANELS = [
-    { id: "accuracy", title: "Accuracy", axis: "%, mean of the tasks", unit: 100, digits: 1,
+    { id: "accuracy", title: "Accuracy, mean of the tasks", unit: 100, digits: 1,
       fields: ["accuracy", "low", "high"], beside: true },
-    { id: "bits", title: "Bits per byte", axis: "bits per byte of the language", unit: 1,
-      digits: 3, fields: ["bits_per_byte", "bits_low", "bits_high"], beside: true },
-    { id: "discarded", title: "Discarded share", axis: "% of SFT parameters out-voted", unit: 100,
-      digits: 1, fields: ["discarded", "discarded_low", "discarded_high"], beside: false },
+    { id: "bits", title: "Bits per byte of the language", unit: 1, digits: 3,
+      fields: ["bits_per_byte", "bits_low", "bits_high"], beside: true },
+    { id: "discarded", title: "SFT parameters discarded", unit: 100, digits: 1,
+      fields: ["discarded", "discarded_low", "discarded_high"], beside: false },
   ];
 
   function element(name, attributes = {}, ...children) {
@@ -57,15 +57,14 @@
     control.id = id;
     return element("div", { class: "explorer-choice" }, element("label", { for: id }, text), control);
   }
-  const named = (it) => (it.own && it.own !== it.name ? `${it.name} (${it.own})` : it.name);
-  const languageChoice = options(element("select"), told.languages.map(named), state.language);
+  const languageChoice = options(element("select"), told.languages.map((it) => it.name), state.language);
   const trimChoice = options(element("select"), told.trims.map((one) => one.label), state.trim);
   const tokensChoice = element("input", {
     type: "range", min: 0, max: told.budgets.length - 1, step: 1, value: state.budget,
   });
   const tokensShown = element("output", { for: "explorer-tokens" });
   const slackChoice = element("fieldset", { class: "explorer-choice" },
-    element("legend", {}, "Slack ξ (0 is plain TIES; at ∞ SFT is never out-voted)"));
+    element("legend", {}, "Slack ξ (0: plain TIES; ∞: SFT is never out-voted)"));
   const radios = told.slacks.map((slack) => {
     const radio = element("input", {
       type: "radio", name: "explorer-slack", value: slack, id: `explorer-slack-${slack}`,
@@ -153,12 +152,12 @@
     for (const place of places) {
       picture.append(shape("path", { d: `M${LEFT} ${up(place)}H${WIDTH - RIGHT}`, class: "grid" }));
       picture.append(shape("text", { x: LEFT - 6, y: up(place) + 4, "text-anchor": "end" },
-        place.toFixed(digits)));
+        `${place.toFixed(digits)}${panel.unit === 100 ? " %" : ""}`));
     }
     told.budgets.forEach((budget, index) => picture.append(shape("text",
       { x: across(index), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, brief(budget))));
     picture.append(shape("text", { x: LEFT + (WIDTH - LEFT - RIGHT) / 2, y: HEIGHT - 6,
-      "text-anchor": "middle" }, `CT tokens · ${panel.axis}`));
+      "text-anchor": "middle" }, "CT tokens"));
     picture.append(shape("path", { class: "guide",
       d: `M${across(state.budget)} ${TOP}V${HEIGHT - BOTTOM}` }));
     if (panel.beside)
@@ -191,6 +190,8 @@
     const two = point("ct_then_sft", "", budget);
     sentence.replaceChildren(
       element("b", {}, language().name),
+      ...(language().own ? [" (", element("span",
+        { lang: language().lang, dir: language().dir }, language().own), ")"] : []),
       `, ${grouped(budget)} CT tokens, slack ${slackName(state.slack)}: accuracy `
       + `${percent(values[at.accuracy])}, ${values[at.bits_per_byte].toFixed(3)} bits per byte, `
       + `${percent(values[at.discarded])} of the SFT parameters discarded `

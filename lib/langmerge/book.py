@@ -22,9 +22,10 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from langmerge import bundle, execution, offline, paths
+from langmerge import bundle, execution, offline, paths, site_pages
 from langmerge.errors import LangmergeError
 from langmerge.execution import Job
+from langmerge.files import write_text
 from langmerge.progress import bar
 from langmerge.provenance import version_of
 
@@ -377,6 +378,8 @@ def render(root: Path, toc: dict[str, Any], strict: bool) -> Path:
         raise LangmergeError(f"jupyter-book failed:\n{complaints(done.stdout)}\nAll of it: {log}")
     (site / ".nojekyll").touch()
     bundle.write(root, site / bundle.NAME)
+    for page in site.rglob("*.html"):
+        write_text(page, site_pages.tidy(page.read_text(encoding="utf-8")))
     if external := offline.external_references(site):
         raise LangmergeError("The site would load from elsewhere:\n" + "\n".join(external))
     return site

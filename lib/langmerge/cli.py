@@ -670,7 +670,7 @@ def _print_verified(found: Any) -> None:
         (
             (
                 *(r.base, r.seed, r.language, f"{r.ct_tokens:,}", r.models, r.numbers, r.same),
-                *(f"{r.accuracy:.3f}", f"{r.bits:.2%}", _yes(r.holds)),
+                *(f"{r.accuracy:.4f}", f"{r.bits:.4%}", _yes(r.holds)),
             )
             for r in found.blocks.itertuples()
         ),
@@ -679,7 +679,7 @@ def _print_verified(found: Any) -> None:
         accuracy, bits = verify.TOLERANCE["accuracy"], verify.TOLERANCE["bits_per_byte"]
         typer.echo(
             f"Not the same here: {'; '.join(found.elsewhere)}.\nSo numbers may differ: accuracy by "
-            f"{accuracy:g}, bits per byte by {bits:.0%}."
+            f"{accuracy:g}, bits per byte by {bits:.1%}."
         )
     else:
         typer.echo("Versions and processor are the same: every number has to be identical.")
@@ -772,6 +772,7 @@ contributed_app = typer.Typer(
     rich_markup_mode="markdown",
     no_args_is_help=True,
     help="Rows of results that readers contribute.",
+    epilog=_examples("contributed check rows.jsonl", "contributed show"),
 )
 app.add_typer(contributed_app, name="contributed")
 
@@ -963,7 +964,7 @@ def check_contributed(
     typer.echo(f"{file}: {len(rows)} rows of {counted} are in order.")
 
 
-@contributed_app.command(name="show")
+@contributed_app.command(name="show", epilog=_examples("contributed show"))
 def show_contributed() -> None:
     """Show the accuracies that readers have contributed."""
     from langmerge.scale import contributed

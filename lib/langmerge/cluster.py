@@ -130,7 +130,7 @@ def _client(scheduler: str) -> Client:
     except ImportError:
         raise LangmergeError(
             f"the scheduler {scheduler} needs the package distributed: "
-            "`python -m pip install 'langmerge[cluster]'`, here and where the workers run"
+            "`python -m pip install distributed`, here and where the workers run"
         ) from None
     # What it would say of a lost scheduler, with tracebacks, is said here in a sentence.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL + 1)

@@ -133,7 +133,8 @@ def samples() -> str:
 def _runs(language: Language) -> str:
     side = "from right to left" if language.direction == "rtl" else "from left to right"
     spaced = language.word_separator == " "
-    return side if spaced else f"{side}, with {language.word_separator} and no spaces between words"
+    between = marked(language, language.word_separator)
+    return side if spaced else f"{side}, with {between} and no spaces between words"
 
 
 def examples(codes: tuple[str, ...] = ("eng_Latn", "tam_Taml")) -> str:

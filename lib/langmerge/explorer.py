@@ -42,10 +42,11 @@ MISSING = (
 _MODEL = ["method", "setting", "slack", "ct_tokens"]
 _KEYS = ("language", "series", "slack", "ct_tokens")
 _SETTINGS = {
-    "density_ct": "keep {:.0%} of the CT update",
-    "density_sft": "keep {:.0%} of the SFT update",
-    "w_ct": "CT weighs {:g}",
-    "w_sft": "SFT weighs {:g}",
+    "both": "keep {:.0%}",
+    "density_ct": "keep {:.0%} of CT",
+    "density_sft": "keep {:.0%} of SFT",
+    "w_ct": "CT × {:g}",
+    "w_sft": "SFT × {:g}",
     "lambda_": "λ = {:g}",
 }
 
@@ -241,8 +242,11 @@ def _settings(series: str) -> str:
     if settings.get("density_ct") == settings.get("density_sft") is not None:
         settings = {"both": settings.pop("density_ct")} | settings
         settings.pop("density_sft")
-    words = {"both": "keep {:.0%} of each update", **_SETTINGS}
-    told = [words.get(name, f"{name} = {{}}").format(value) for name, value in settings.items()]
+    order = [*_SETTINGS, *sorted(settings)]
+    told = [
+        _SETTINGS.get(name, f"{name} = {{}}").format(settings[name]).replace("%", " %")
+        for name in sorted(settings, key=order.index)
+    ]
     return ", ".join(told) or "as run"
 
 
@@ -369,7 +373,7 @@ def _number(count: int, what: str) -> str:
 
 _PAGE = """\
 ``````{{raw}} html
-<div id="explorer" class="explorer" hidden></div>
+<div id="merge-explorer" class="explorer" hidden></div>
 <script type="application/json" id="explorer-data">{data}</script>
 <script src="../_static/explorer.js" defer></script>
 <noscript>

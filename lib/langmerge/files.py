@@ -41,6 +41,22 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def append_lines(path: Path, text: str) -> None:
+    """Add whole lines to a file, its folder too, on the disk before this returns.
+
+    What a killed run left of a last line goes first, so that no reader meets half of one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.read_bytes() if path.exists() else b""
+    end = before.rfind(b"\n") + 1
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        file.truncate(end)
+        file.seek(end)
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def read_yaml(path: Path) -> object:
     """What a YAML file says.
 

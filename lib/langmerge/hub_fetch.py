@@ -74,13 +74,6 @@ class Repository:
         """Those of them that the cache on this disk lacks."""
         return {name: file for name, file in self.wanted().items() if cached(self, name) is None}
 
-    @property
-    def page(self) -> str:
-        """Where its terms are read and accepted."""
-        from huggingface_hub import constants
-
-        return f"{constants.ENDPOINT}/{'datasets/' if self.kind == 'dataset' else ''}{self.name}"
-
 
 def patterns(repository: Repository) -> dict[str, list[str]]:
     """What is fetched of a repository, as `snapshot_download` takes it."""
@@ -186,6 +179,22 @@ def fetch(repository: Repository) -> Path:
     return Path(folder)
 
 
+def one_file(repository: Repository, name: str) -> Path | None:
+    """Fetch one file, where the repository has it: what is looked at before the weights come.
+
+    Raises LangmergeError as `fetch`.
+    """
+    import huggingface_hub
+
+    if name not in repository.files:
+        return None
+    with explained(repository.name, repository.kind, repository.asked):
+        found = huggingface_hub.hf_hub_download(
+            repository.name, name, repo_type=repository.kind, revision=repository.commit
+        )
+    return Path(found)
+
+
 def verify(repository: Repository) -> None:
     """Compare every file with the hash that the hub states, once for each file on this disk.
 
@@ -258,7 +267,7 @@ def gigabytes(size: float) -> str:
 @contextmanager
 def explained(name: str, kind: str, revision: str | None) -> Iterator[None]:
     """What the hub refuses as one message with its mend."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     # The client's HTTP library is another one in each of its versions.
     http = next(base for base in errors.HfHubHTTPError.__bases__ if base is not OSError)
@@ -268,10 +277,11 @@ def explained(name: str, kind: str, revision: str | None) -> Iterator[None]:
     except LangmergeError:
         raise
     except (OSError, ValueError, errors.RevisionResolutionError, *transport) as error:
-        raise LangmergeError(_message(error, f"{kind} {name!r}", revision)) from None
+        page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
+        raise LangmergeError(_message(error, f"{kind} {name!r}", page, revision)) from None
 
 
-def _message(error: Exception, what: str, revision: str | None) -> str:
+def _message(error: Exception, what: str, page: str, revision: str | None) -> str:
     from huggingface_hub import errors, get_token
 
     chain = list(_causes(error))
@@ -281,10 +291,10 @@ def _message(error: Exception, what: str, revision: str | None) -> str:
     )}  # fmt: skip
     if found[errors.GatedRepoError]:
         if get_token() is None:
-            return f"{what} is gated, and no token is known: accept its terms on its page, {LOGIN}."
-        return f"{what} is gated, and your token has no access: accept its terms on its page."
+            return f"{what} is gated, and no token is known: accept its terms on {page}, {LOGIN}."
+        return f"{what} is gated, and your token has no access: accept its terms on {page}."
     if found[errors.RevisionNotFoundError]:
-        return f"{what} has no revision {revision!r}: look its branches and commits up on its page."
+        return f"{what} has no revision {revision!r}: {page}/commits has those that there are."
     if found[errors.RepositoryNotFoundError]:
         return f"{what} is not on the hub, or is private: check its name, and {LOGIN}."
     if found[errors.OfflineModeIsEnabled] or is_offline():

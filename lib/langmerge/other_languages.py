@@ -90,9 +90,9 @@ class Others:
         panels = _panels(self.finding)
         mine = {title: read(self.mine) for title, read in panels.items()}
         many = {title: read(self.many) for title, read in panels.items()} if self.many else {}
-        return _shown(
-            plotting.over_reference(mine, many), name, f"{' and '.join(panels)}{self._whose()}"
-        )
+        titles = " and ".join(panels)
+        caption = f"{titles[0].upper()}{titles[1:]}{self._whose()}"
+        return _shown(plotting.over_reference(mine, many), name, caption)
 
     def pooled(self) -> Styler | None:
         """The reference run's verdicts on the finding; None without a reference run."""
@@ -210,16 +210,16 @@ def _panels(finding: int) -> dict:
     """What is drawn over the reference run, by the panel's title."""
     if finding == 1:
         return {
-            "Accuracy of CT-then-SFT (%)": lambda it: accuracy(it, "ct_then_sft", "tuned"),
+            "accuracy of CT-then-SFT (%)": lambda it: accuracy(it, "ct_then_sft", "tuned"),
             "accuracy of TIES (%)": lambda it: accuracy(it, "ties_mean", "tuned"),
         }
     if finding == 2:
         return {
-            "Accuracy of TIES (%)": lambda it: accuracy(it, "ties_mean", "tuned"),
+            "accuracy of TIES (%)": lambda it: accuracy(it, "ties_mean", "tuned"),
             "SFT parameters out-voted (%)": lambda it: discarded(it, "ties_mean", "tuned"),
         }
     return {
-        "Gain in accuracy by slack (points)": lambda it: gains(it, 3).assign(
+        "gain in accuracy by slack (points)": lambda it: gains(it, 3).assign(
             value=lambda frame: frame["gain"]
         ),
         "its cost in bits per byte (%)": _cost_of_slack,

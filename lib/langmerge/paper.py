@@ -30,7 +30,10 @@ ROLES = ("base", "ct", "sft")
 TESTABLE = (
     ("merging against its parts", "yes: base, CT, SFT and the merges are evaluated on one set"),
     ("a slack variable (finding 3)", "yes: TIES with slacks of our construction, slack 0 is TIES"),
-    ("saturation (finding 2)", "no: no intermediate CT checkpoints are released"),
+    (
+        "saturation (finding 2)",
+        "no: it needs intermediate CT checkpoints; the authors released none",
+    ),
     ("merging against CT-then-SFT (finding 1)", "only after an SFT of your own on the CT model"),
 )
 

@@ -7,13 +7,13 @@ dropped by the next one, which computes it again.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from langmerge.errors import LangmergeError
+from langmerge.files import append_lines
 
 #: The schema's version; a row says with which it was written.
 VERSION = 1
@@ -56,13 +56,8 @@ def append(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         if set(row) != set(COLUMNS):
             odd = ", ".join(sorted(set(row) ^ set(COLUMNS)))
             raise LangmergeError(f"a row of results lacks or has beside the schema: {odd}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _drop_unfinished(path)
     text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    append_lines(path, text)
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -90,13 +85,3 @@ def _whole_lines(path: Path) -> list[str]:
         return []
     text = path.read_text(encoding="utf-8")
     return text[: text.rfind("\n") + 1].splitlines()
-
-
-def _drop_unfinished(path: Path) -> None:
-    """Cut what a killed run wrote of a last line."""
-    if not path.is_file():
-        return
-    with path.open("r+b") as file:
-        content = file.read()
-        if not content.endswith(b"\n"):
-            file.truncate(content.rfind(b"\n") + 1)

@@ -20,6 +20,7 @@ import torch
 from langmerge import diagnosis, files, hub_fetch, paper_rows, plotting
 from langmerge.checkpoints import Checkpoint
 from langmerge.errors import LangmergeError, nearest
+from langmerge.hub_fetch import Repository
 from langmerge.hub_languages import task_set
 from langmerge.merging import shards, stream, stream_diagnostics
 from langmerge.merging.job import Job
@@ -97,13 +98,13 @@ def run(
     check_space(chosen, pinned)
     write_pins(chosen, pinned)
     judge = Judge(chosen.tasks, pinned.datasets)
+    check_tokenizers(pinned)
     folders = {}
     for role, repository in pinned.models.items():
         missing = sum(file.size for file in repository.missing().values())
-        tell(f"{role}: {repository.name} at {repository.commit[:12]}, "
-             f"{hub_fetch.gigabytes(missing)} to fetch")  # fmt: skip
+        state = f"{hub_fetch.gigabytes(missing)} to fetch" if missing else "here"
+        tell(f"{role}: {repository.name} at {repository.commit[:12]}, {state}")
         folders[role] = hub_fetch.fetch(repository)
-    check_tokenizers(folders, chosen.references)
     diagnose(chosen, pinned, folders, options.threads, tell)
     stages = _Stages(chosen, pinned, folders, setting, options, judge, tell)
     for model in chosen.models:
@@ -132,34 +133,38 @@ def merged_bytes(chosen: Chosen) -> int:
     return chosen.triple.parameters * DTYPES[chosen.study.out_dtype].itemsize
 
 
-def check_tokenizers(folders: Mapping[str, Path], names: Mapping[str, str]) -> None:
+def check_tokenizers(pinned: Pinned) -> None:
     """Raise LangmergeError where the experts' tokenizers are not that of the base.
 
-    The same row of the embeddings would mean different tokens. A model without a tokenizer file
-    says nothing and is taken to have the base's.
+    The same row of the embeddings would mean different tokens. A model without a tokenizer.json
+    says nothing and is taken to have the base's. No weights are fetched for this.
     """
-    base = vocabulary(folders["base"])
+    base = vocabulary(pinned.models["base"])
     for role in ("ct", "sft"):
-        its = vocabulary(folders[role])
+        its = vocabulary(pinned.models[role])
         if base is None or its is None or its == base:
             continue
         odd = sorted(set(base.items()) ^ set(its.items()), key=lambda pair: (pair[1], pair[0]))
+        names = (pinned.models[role].name, pinned.models["base"].name)
         raise LangmergeError(
-            f"{names[role]} has another tokenizer than {names['base']}: {len(its)} and {len(base)} "
+            f"{names[0]} has another tokenizer than {names[1]}: {len(its)} and {len(base)} "
             f"tokens, and {odd[0][0]!r} is the first that differs. Only models with one vocabulary "
             "can be merged: bring them to the base's first."
         )
 
 
-def vocabulary(folder: Path) -> dict[str, int] | None:
+def vocabulary(repository: Repository) -> dict[str, int] | None:
     """Token to number of a model's tokenizer.json; None where it has none."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
+    path = hub_fetch.one_file(repository, "tokenizer.json")
+    if path is None:
         return None
     try:
         return tokenizers.Tokenizer.from_file(str(path)).get_vocab()
     except Exception as error:  # tokenizers raises nothing narrower
-        raise LangmergeError(f"{path}: it is no tokenizer ({error}).") from None
+        raise LangmergeError(
+            f"{repository.name}: tokenizer.json is no tokenizer ({error}). Remove {path} to fetch "
+            "it again."
+        ) from None
 
 
 def diagnose(

@@ -483,7 +483,7 @@ def effects_against(
         kinds = traits[trait]
         if not pd.api.types.is_numeric_dtype(kinds):
             names = sorted(kinds.unique())
-            kinds = kinds.map(names.index)
+            kinds = kinds.map(names.index) + _aside(kinds)
             ax.set_xticks(range(len(names)), names, rotation=45 if len(names) > 4 else 0)
             ax.set_xlim(-0.6, len(names) - 0.4)
         else:
@@ -500,6 +500,12 @@ def effects_against(
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
     text = f"{_alt_effects(claim, effects)} Against what languages are like: {_listed(told)}."
     return _with_alt(fig, text)
+
+
+def _aside(kinds: pd.Series) -> pd.Series:
+    """How far to the side each of a kind is drawn, so that none hides another."""
+    sizes = kinds.map(kinds.value_counts())
+    return (kinds.groupby(kinds).cumcount() - (sizes - 1) / 2) * (0.6 / sizes.clip(lower=6))
 
 
 def _upright_effects(
@@ -608,8 +614,8 @@ def over_reference(
                 ax.plot(line["ct_tokens"], line["value"], color="#B0B0B0", linewidth=0.8, zorder=1)
             _seed_curve(ax, each, "value", "ct_then_sft", "mean of the reference run")
             told.append(f"{title}, mean of {each['language'].nunique()} languages: {_ends(each)}")
-        _seed_curve(ax, own, "value", "ties_sv", "this run")
-        told.append(f"{title}, this run: {_ends(own)}")
+        _seed_curve(ax, own, "value", "ties_sv", "your run")
+        told.append(f"{title}, your run: {_ends(own)}")
         _token_axis(ax, budgets)
         _share_axis(ax, title)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)

@@ -21,6 +21,13 @@ from langmerge import bundle
 
 _NOTEBOOK = re.compile(r"book/_executed/[^/]+/([^/]+)")
 _TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
+_LEFTOVERS = (
+    re.compile(r'<link rel="preload" as="font"[^>]*>\n?'),
+    re.compile(r"<script>const THEBE_JS_URL[^<]*</script>\n?"),
+    re.compile(r'<script[^>]*src="[^"]*sphinx-thebe\.js[^"]*"[^>]*></script>\n?'),
+    re.compile(r'<link[^>]*href="[^"]*sphinx-thebe\.css[^"]*"[^>]*>\n?'),
+    re.compile(r'<script type="text/x-thebe-config">.*?</script>\n?', re.DOTALL),
+)
 #: Where a host has what: {repo} is the address of the repository.
 _HOSTS = {
     "github.com": {
@@ -119,6 +126,18 @@ def _harmless(text: str) -> str:
     return f"'{text}" if re.match(r"[=@]|[+-](?!\s*[\d.])", text) else text
 
 
+def tidy(html: str) -> str:
+    """A page without what the theme adds and nobody here uses.
+
+    Preloads of fonts, which a browser refuses on a page that is opened from a disk, and Thebe,
+    which runs cells on a server elsewhere and is declared twice. The bibliography is a list, and
+    its entries get the role that a list's have.
+    """
+    for pattern in _LEFTOVERS:
+        html = pattern.sub("", html)
+    return html.replace(' role="doc-biblioentry"', ' role="listitem"')
+
+
 def _page(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     if "body" in context and doctree is not None:
         context["body"] = with_csv(context["body"], page.rsplit("/", 1)[-1])
@@ -147,8 +166,14 @@ def _page(app: Any, page: str, template: str, context: dict[str, Any], doctree: 
         )
 
 
+def _defaults(app: Any, config: Any) -> None:
+    # Without one the theme complains in the console of every reader's browser.
+    config.html_context.setdefault("default_mode", "auto")
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Sphinx's entry point."""
+    app.connect("config-inited", _defaults)
     app.add_config_value("langmerge_launch", ["colab"], "html")
     # After the theme's own buttons, which begin the list anew.
     app.connect("html-page-context", _page, priority=900)

@@ -8,7 +8,9 @@ store.
 
 On the same versions and the same type of processor every number has to come out identical.
 Elsewhere sums are taken in another order, training carries the last bits on, and answers near a
-tie turn: there the tolerances below hold.
+tie turn: there the tolerances below hold. They are some times what was measured: the fourteen
+trained models of one block (Bengali, three budgets) on another machine than that of the committed
+rows were off by one item of 150 at most, and by 2 in 100,000 of their bits per byte.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ SHARE = 0.1
 TOGETHER = 3
 #: What may differ on other versions or another processor, a row: accuracy in shares, and bits
 #: per byte as a part of the committed value.
-TOLERANCE = {"accuracy": 0.05, "bits_per_byte": 0.01}
+TOLERANCE = {"accuracy": 0.02, "bits_per_byte": 0.001}
 #: What has to be the same for every number to be identical.
 SAME = ("python", "platform", "machine", "cpu", *PACKAGES)
 _KEY = ["language", "base", "seed", "ct_tokens", "method", "setting", "slack", "task", "metric"]

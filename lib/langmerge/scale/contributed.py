@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from langmerge import languages, paths
 from langmerge.errors import LangmergeError, readable
+from langmerge.files import append_lines
 from langmerge.profiles import Whole
 from langmerge.scale.settings import Strict
 
@@ -103,15 +103,7 @@ class Row(Strict):
 
 def append(path: Path, rows: Iterable[Row]) -> None:
     """Add rows to a file, all on the disk before this returns; half a line of a kill goes first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.read_bytes() if path.exists() else b""
-    end = whole.rfind(b"\n") + 1
-    with path.open("r+b" if path.exists() else "w+b") as file:
-        file.truncate(end)
-        file.seek(end)
-        file.write("".join(row.line() for row in rows).encode())
-        file.flush()
-        os.fsync(file.fileno())
+    append_lines(path, "".join(row.line() for row in rows))
 
 
 def read(path: Path) -> list[Row]:

@@ -328,8 +328,6 @@ def _arguments(run: Run) -> TrainingArguments:
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=not cpu,
-        # A process that waits for another to tokenize must not give up.
-        ddp_timeout=24 * 3600,
         seed=run.seed,
     )
     devices, rows_ = arguments.world_size, run.rows_per_step
