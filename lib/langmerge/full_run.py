@@ -20,6 +20,8 @@ from langmerge.statistics import Results, select
 PROFILE = "reference-full"
 #: What the run itself is called beside its arms.
 NOW = {"bilingual": "monolingual", "rates": "rate x 1"}
+#: Where it stands among them: the arms in the order of what they change.
+PLACE = {"bilingual": 0, "rates": 1}
 BASELINES = (
     "ct_then_sft", "ct_then_sft_slow", "ct_then_sft_replay", "sft_then_ct", "joint", "ties_mean",
 )  # fmt: skip
@@ -155,7 +157,8 @@ def _arms(full: Results, folder: Path) -> Iterator[str]:
     for family, caption in titles.items():
         names = list(arms.ARMS[family])
         effects = plotting_families.regime_effects(full, names, NOW[family])
-        fig = plotting_families.regimes(effects, [NOW[family], *names])
+        order = [*names[: PLACE[family]], NOW[family], *names[PLACE[family] :]]
+        fig = plotting_families.regimes(effects, order)
         yield from _picture(
             folder, f"full-{family}", fig, f"{caption} Points of accuracy, or of SFT parameters."
         )

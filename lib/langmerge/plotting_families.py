@@ -217,7 +217,7 @@ def regimes(effects: pd.DataFrame, arms: Sequence[str]) -> Figure:
         )  # fmt: skip
         ax.set_xlabel("CT tokens")
         ax.set_ylabel("")
-        ax.tick_params(axis="both", rotation=0, labelleft=ax is axes[0])
+        ax.tick_params(axis="both", rotation=0, length=0, labelleft=ax is axes[0])
         ax.grid(visible=False)
         _panel(ax, panel)
         rows = (f"{arm} {', '.join(f'{v:+.0f}' for v in grid.loc[arm])}" for arm in arms)
@@ -289,7 +289,8 @@ def against_diagnosis(effects: pd.DataFrame) -> Figure:
     for ax in axes:
         ax.axhline(0, color="#333333", linewidth=0.8)
         _share_axis(ax, "effect (points of accuracy)")
-    axes[0].set_xscale("log")
+    axes[0].set_xscale("log", base=2)
+    axes[0].xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     axes[0].set_xlabel("length of the CT update over that of SFT")
     axes[1].set_xlabel("SFT parameters that TIES discards (%)")
     axes[1].xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0, symbol=""))
@@ -300,8 +301,13 @@ def against_diagnosis(effects: pd.DataFrame) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def over_languages(results: Results, methods: Sequence[str], setting: str = "tuned") -> Figure:
-    """Accuracy against CT tokens, mean over the languages with t intervals; dots are languages."""
+def over_languages(
+    results: Results, methods: Sequence[str], setting: str = "tuned", intervals: bool = True
+) -> Figure:
+    """Accuracy against CT tokens, mean over the languages with t intervals; dots are languages.
+
+    intervals: where there are many methods, intervals hide the means.
+    """
     fig, (ax,) = _figure(7.2, 4.0)
     rows = select(results.rows, metric="accuracy", method=list(methods), setting=[setting, "fixed"])
     rows = rows[rows["task"].isin(results.tasks)]
@@ -316,6 +322,8 @@ def over_languages(results: Results, methods: Sequence[str], setting: str = "tun
             {"ct_tokens": at, "value": it.estimate, "low": it.low, "high": it.high}
             for at, it in found.items()
         )
+        if not intervals:
+            mean = mean.assign(low=-np.inf, high=np.inf)
         aside = 1.04 ** (index - (len(methods) - 1) / 2)
         _interval_line(ax, mean["ct_tokens"] * aside, mean, look(method))
         _dots(ax, each["ct_tokens"] * aside, each["value"], look(method).colour)
