@@ -26,6 +26,14 @@
 # second set, about the cause itself: interventions that change one thing of TIES each.
 
 # %%
+from importlib.util import find_spec
+
+if find_spec("langmerge") is None:
+    raise ModuleNotFoundError(
+        "This notebook needs langmerge. Get the study (the book's download button has it as a "
+        "zip), unpack it, run `pip install -e .` in its folder, and restart the kernel."
+    )
+
 import pandas as pd
 import torch
 from IPython.display import HTML, Markdown, display
@@ -42,6 +50,7 @@ from langmerge import (
     statistics,
     study,
 )
+from langmerge.data_card import marked
 from langmerge.notebook import check_parameters, figure, glue
 from langmerge.provenance import footer
 
@@ -58,7 +67,7 @@ budgets = None  # CT tokens, e.g. [16384, 65536]; None takes the profile's
 check_parameters(["language", "profile", "seeds", "budgets"], globals())
 target = languages.load(language)
 plotting.use_style()
-Markdown(f"The target language is **{target.name}** ({target.autonym}).")
+Markdown(f"The target language is **{target.name}** ({marked(target, target.autonym)}).")
 
 # %% [markdown]
 # ## WIDEN, in full
