@@ -10,7 +10,7 @@ On the same versions and the same type of processor every number has to come out
 Elsewhere sums are taken in another order, training carries the last bits on, and answers near a
 tie turn: there the tolerances below hold. They are some times what was measured: the fourteen
 trained models of one block (Bengali, three budgets) on another machine than that of the committed
-rows were off by one item of 150 at most, and by 2 in 100,000 of their bits per byte.
+rows were off by one item of 150 at most, and by less than 3 in 100,000 of their bits per byte.
 """
 
 from __future__ import annotations
