@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from langmerge import arms, book, families, full_run, keeping, plotting, reference
+from langmerge import arms, book, families, full_run, keeping, plotting, profiles, reference
 from langmerge import plotting_families as drawn
 from langmerge.errors import LangmergeError
 from langmerge.merging.task_vectors import TaskVectors
@@ -55,6 +55,8 @@ def full():
     prefixed = [tensors.assign(method=f"{arm}/ties_mean") for arm in LIFT]
     run.diagnostics = pd.concat([run.diagnostics, *prefixed], ignore_index=True)
     run.profile = "reference-full"
+    every = [family for name in full_run.PROFILES for family in profiles.load(name).families]
+    run.plan = profiles.load("reference-full", families=every)
     return run
 
 
@@ -103,7 +105,7 @@ def test_without_a_family_its_figures_say_what_is_missing():
 def page(full, tmp_path_factory):
     folder = tmp_path_factory.mktemp("executed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reference, "load", lambda profile: full)
+        patch.setattr(reference, "load", {"reference-full": full}.get)
         return full_run.page(folder), folder
 
 
@@ -130,7 +132,8 @@ def test_the_pages_numbers_are_those_of_the_rows(page, full):
 
 def test_a_checkout_without_the_run_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(reference, "load", lambda profile: None)
-    assert "make reference-full" in full_run.page(tmp_path)
+    said = full_run.page(tmp_path)
+    assert said.count("make reference-full") == len(full_run.PROFILES) and "baselines" in said
     assert "_executed/full.md" in (book.require_checkout() / "book/full_run.md").read_text()
 
 

@@ -1,23 +1,36 @@
 """The chapter on the full reference run: figures and tables of its families, as Markdown.
 
-Made when the book is built, from the committed rows of `reference-full` alone. Where they are not
-there, the chapter says so and shows nothing.
+Made when the book is built, from committed rows alone: those of `reference-full`, whose families
+are merged from the study's own experts, and those of `reference-trained`, whose families train
+anew. What has not been computed is named, and nothing is shown in its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from langmerge import arms, claims, families, languages, plotting, plotting_families, reference
+from langmerge import (
+    arms,
+    claims,
+    families,
+    languages,
+    plotting,
+    plotting_families,
+    profiles,
+    reference,
+)
 from langmerge import oracle as oracles
 from langmerge.profiles import BEYOND
-from langmerge.statistics import Results, select
+from langmerge.statistics import select
+from langmerge.study import Results
 
-PROFILE = "reference-full"
+#: The profiles of the full run.
+PROFILES = ("reference-full", "reference-trained")
+Section = Callable[[Results, Path], Iterator[str]]
 #: What the run itself is called beside its arms.
 NOW = {"bilingual": "monolingual", "rates": "rate x 1"}
 #: Where it stands among them: the arms in the order of what they change.
@@ -30,18 +43,30 @@ REMEDIES = ("ties_mean", "ties_sv", "task_arithmetic", "chat_vector", *BEYOND)
 
 def page(folder: Path) -> str:
     """The chapter's generated part; its figures are saved into a folder."""
-    full = reference.load(PROFILE)
-    if full is None:
-        return (
-            "The full reference run has not been computed with the present base and settings: "
-            "`make reference-full` does, and this page then shows it.\n"
-        )
+    runs = {name: reference.load(name) for name in PROFILES}
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [
-        _about(full), _verdicts(full), _remedies(full, folder), _baselines(full, folder),
-        _causes(full, folder), _sweeps(full, folder), _arms(full, folder), _oracle(full),
-    ]  # fmt: skip
+    parts = [_run(run, folder) for run in runs.values() if run is not None]
+    parts += [_absent(name) for name, run in runs.items() if run is None]
     return "\n".join(line for part in parts for line in part) + "\n"
+
+
+def _run(full: Results, folder: Path) -> Iterator[str]:
+    """The sections of one of the runs: those of the families that it has."""
+    there = set(full.plan.families)
+    yield from _about(full)
+    yield from _verdicts(full)
+    for families_of_it, section in SECTIONS:
+        if families_of_it <= there:
+            yield from section(full, folder)
+
+
+def _absent(profile: str) -> Iterator[str]:
+    what = ", ".join(families.of(profiles.load(profile)))
+    yield (
+        f"The run `{profile}` ({what}) has not been computed with the present base and settings: "
+        "`make reference-full` does, and this page then shows it."
+    )
+    yield ""
 
 
 def _about(full: Results) -> Iterator[str]:
@@ -59,14 +84,14 @@ def _about(full: Results) -> Iterator[str]:
 
 
 def _verdicts(full: Results) -> Iterator[str]:
-    yield "## Verdicts"
-    yield ""
+    """The claims that this run decides; those that need the other run's models stand there."""
     yield "| Claim | Effect | 95 % interval | In the lab |"
     yield "|---|---|---|---|"
     for finding in (4, 5, 6):
         for it in claims.judge(full, finding, missing_ok=True):
-            interval = it.interval().removeprefix("95 % interval ") if it.n else ""
-            yield f"| {it.statement} | {claims.effect(it)} | {interval} | **{it.verdict}** |"
+            if it.verdict != claims.NOT_TESTED:
+                interval = it.interval().removeprefix("95 % interval ")
+                yield f"| {it.statement} | {claims.effect(it)} | {interval} | **{it.verdict}** |"
     yield ""
 
 
@@ -177,7 +202,7 @@ def _arms(full: Results, folder: Path) -> Iterator[str]:
     yield ""
 
 
-def _oracle(full: Results) -> Iterator[str]:
+def _oracle(full: Results, folder: Path) -> Iterator[str]:
     yield "## Settings chosen on the language itself"
     yield ""
     yield (
@@ -195,6 +220,17 @@ def _oracle(full: Results) -> Iterator[str]:
             told = [_percent(mean[one]) for one in ("tuned", "oracle")]
             rows.append([plotting.label(method), *told])
     yield from _table(["method", "tuned elsewhere", "on its own dev items (oracle)"], rows)
+
+
+#: What each section needs, in the order of the page.
+SECTIONS: tuple[tuple[set[str], Section], ...] = (
+    ({"beyond"}, _remedies),
+    ({"baselines"}, _baselines),
+    ({"mechanism"}, _causes),
+    ({"sensitivity"}, _sweeps),
+    ({"bilingual", "rates"}, _arms),
+    ({"oracle"}, _oracle),
+)
 
 
 def _tuned(full: Results, method: str) -> bool:
