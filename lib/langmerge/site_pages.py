@@ -132,12 +132,13 @@ def tidy(html: str) -> str:
 
     Preloads of fonts, which a browser refuses on a page that is opened from a disk; the icons as a
     script of 1.5 MB, which the style sheet and its fonts show as well; and Thebe, which runs cells
-    on a server elsewhere and is declared twice. The bibliography is a list, and
-    its entries get the role that a list's have.
+    on a server elsewhere and is declared twice. The roles of the
+    bibliography go too: they claim a list whose entries are none.
     """
     for pattern in _LEFTOVERS:
         html = pattern.sub("", html)
-    return html.replace(' role="doc-biblioentry"', ' role="listitem"')
+    html = html.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+    return html.replace(' role="doc-biblioentry"', "")
 
 
 def _page(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
