@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
@@ -20,6 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from langmerge import plotting
+
+if TYPE_CHECKING:
+    from langmerge.background import Losses
 
 #: The models of two weights that are drawn, the base first.
 SHOWN = ("base", "ct", "sft", "ct_then_sft", "task_arithmetic", "average")
@@ -38,7 +41,7 @@ class Toy:
     paths: dict[str, np.ndarray]
     text: dict[str, np.ndarray]
     task: dict[str, np.ndarray]
-    losses: Any
+    losses: Losses
 
     def at(self, name: str) -> int:
         """Which point of a path is the model: its end, but of the averages the one by halves."""
@@ -113,8 +116,8 @@ def _solved(ax: Axes, toy: Toy) -> None:
     """The line on which the task's loss is 0."""
     u = np.array(toy.losses.direction)
     ax.axline(u, u + np.array([u[1], -u[0]]), color="#6E6E6E", linewidth=1, dashes=(6, 3))
-    ax.annotate("task solved", (0.62, 1.71), (0, 5), textcoords="offset points", ha="right",
-                fontsize=9, color="#444444")  # fmt: skip
+    ax.text(-0.2, 1.25, "task solved", ha="right", va="center", fontsize=9, color="#444444",
+            path_effects=_HALO)  # fmt: skip
     top = toy.losses.optimum[1] + math.sqrt(2 * RINGS[2] / toy.losses.curvature[1])
     ax.text(toy.losses.optimum[0], top, "equal loss on text", ha="center", va="center",
             fontsize=9, color="#444444", path_effects=_HALO)  # fmt: skip
