@@ -1,8 +1,9 @@
 """No result is typed into prose: what a run found comes from the rows, through code.
 
 Looked at are the notebooks (their Markdown and every string in their code), the first page, the
-page of verdicts and its generator. A number that looks like a result is a decimal, a percentage,
-or a count of points, nats or languages. The few that define something are listed.
+background, the page of verdicts, and their generators. A number that looks like a result is a
+decimal, a percentage, or a count of points, nats or languages. The few that define something are
+listed.
 """
 
 import ast
@@ -15,7 +16,7 @@ from langmerge import paths
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(paths.notebooks().glob("*.py"))
-PAGES = [ROOT / "book" / "index.md", ROOT / "book" / "verdicts.md"]
+PAGES = [ROOT / "book" / f"{name}.md" for name in ("index", "background", "verdicts")]
 #: What looks like a result.
 RESULT = re.compile(
     r"""(?<![\w.])[-+−]?(?:
@@ -88,7 +89,9 @@ def test_no_result_is_typed_into_a_page(page):
     assert found_in(page.read_text(encoding="utf-8").splitlines()) == []
 
 
-@pytest.mark.parametrize("module", ["verdicts", "power", "coverage", "other_languages"])
+@pytest.mark.parametrize(
+    "module", ["verdicts", "power", "coverage", "other_languages", "background", "drawings"]
+)
 def test_the_code_that_writes_the_pages_says_no_result_either(module):
     tree = ast.parse((ROOT / "lib" / "langmerge" / f"{module}.py").read_text(encoding="utf-8"))
     assert found_in(strings_of(tree)) == []

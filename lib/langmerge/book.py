@@ -75,10 +75,11 @@ def build(
 def _write_pages(results: dict[str, Any], folder: Path) -> None:
     """Write what the chapters include: samples, tables, verdicts, made from data and results."""
     # They draw and compute; the other commands start without them.
-    from langmerge import data_card, explorer, full_run, paper_chapter, reference
+    from langmerge import background, data_card, explorer, full_run, paper_chapter, reference
     from langmerge import verdicts as verdicts_page
 
     pages = {
+        **background.pages(folder),
         **data_card.page(),
         "samples.md": samples(),
         "verdicts.md": verdicts(results),
