@@ -310,8 +310,12 @@ Markdown("\n".join(f"- {verdict.sentence()}" for verdict in verdicts))
 # %% [markdown]
 # ## Try it
 #
-# The first takes minutes, the last an hour. Each has a solution below it, folded away.
-#
+# The first takes minutes, the last an hour.
+
+# %% [markdown] tags=["solution"]
+# Each has a solution below it, folded away.
+
+# %% [markdown]
 # **1.** Which task gains most from CT, and which from SFT?
 
 # %% tags=["hide-cell"]
