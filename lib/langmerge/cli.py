@@ -79,9 +79,7 @@ def run(
     _print_scores(study.run(language=language, profile=profile, seeds=chosen, processes=processes))
 
 
-@app.command(
-    epilog=_examples("book", "book --language ben_Beng", "book --student")
-)
+@app.command(epilog=_examples("book", "book --language ben_Beng", "book --student"))
 def book(
     language: Languages = None,
     profile: Profile = "lab",
