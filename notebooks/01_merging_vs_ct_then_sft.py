@@ -96,6 +96,7 @@ settings = [
         "variant": variants[method],
     }
     for method in results.plan.default
+    if method in variants
     for name, values in results.plan.settings(method).items()
 ]
 plotting.table(pd.DataFrame(settings), name="settings")
@@ -310,8 +311,12 @@ Markdown("\n".join(f"- {verdict.sentence()}" for verdict in verdicts))
 # %% [markdown]
 # ## Try it
 #
-# The first takes minutes, the last an hour. Each has a solution below it, folded away.
-#
+# The first takes minutes, the last an hour.
+
+# %% [markdown] tags=["solution"]
+# Each has a solution below it, folded away.
+
+# %% [markdown]
 # **1.** Which task gains most from CT, and which from SFT?
 
 # %% tags=["hide-cell"]

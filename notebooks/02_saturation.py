@@ -262,8 +262,12 @@ Markdown("\n".join(f"- {verdict.sentence()}" for verdict in verdicts))
 # %% [markdown]
 # ## Try it
 #
-# The first takes minutes, the last an hour. Each has a solution below it, folded away.
-#
+# The first takes minutes, the last an hour.
+
+# %% [markdown] tags=["solution"]
+# Each has a solution below it, folded away.
+
+# %% [markdown]
 # **1.** How do the three fates of an SFT entry change when trim keeps a fifth of each vector?
 
 # %% tags=["hide-cell"]

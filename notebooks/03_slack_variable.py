@@ -277,8 +277,12 @@ Markdown(
 # %% [markdown]
 # ## Try it
 #
-# The first takes minutes, the last an afternoon. All but that have a solution, folded away.
-#
+# The first takes minutes, the last an afternoon.
+
+# %% [markdown] tags=["solution"]
+# All but the last have a solution below them, folded away.
+
+# %% [markdown]
 # **1.** Write an election that never discards an SFT entry. Which slack does it equal?
 
 

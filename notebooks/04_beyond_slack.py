@@ -257,8 +257,12 @@ Markdown("\n".join(f"- {verdict.sentence()}" for verdict in verdicts))
 # %% [markdown]
 # ## Try it
 #
-# The first takes minutes, the last an afternoon. All but that have a solution, folded away.
-#
+# The first takes minutes, the last an afternoon.
+
+# %% [markdown] tags=["solution"]
+# All but the last have a solution below them, folded away.
+
+# %% [markdown]
 # **1.** With a $t$ that no rank exceeds, WIDEN calibrates nothing. How much of the two updates does
 # it hold then, and why?
 
@@ -278,9 +282,12 @@ def held(merged):
 tried = [{"t": t, **held(merging.merge("widen", *three, t=t))} for t in (0.5, 1.0, 2.0, 1e9)]
 plotting.table(pd.DataFrame(tried), name="solution-4-1")
 
-# %% [markdown]
+# %% [markdown] tags=["solution"]
 # Two softmaxes over two models share out 1 between them, so that without calibration a column gets
-# about half of each update. **2.** Which remedy gives the most points of accuracy for each percent
+# about half of each update.
+
+# %% [markdown]
+# **2.** Which remedy gives the most points of accuracy for each percent
 # of bits per byte that it costs beside plain TIES?
 
 # %% tags=["hide-cell"]

@@ -31,7 +31,7 @@ def test_every_font_is_there_and_used_and_licensed():
     assert {file.removeprefix("fonts/") for _, file, _ in faces()} == files
     (stack,) = re.findall(r"--pst-font-family-base: (.*?);", SHEET, re.S)
     assert {family for family, _, _ in faces()} == set(re.findall(r'"(.*?)"', stack))
-    assert "SIL OPEN FONT LICENSE" in (STATIC / "fonts" / "OFL.txt").read_text()
+    assert "SIL Open Font License" in (STATIC / "fonts" / "OFL.txt").read_text()
 
 
 @pytest.mark.parametrize("code", data_card.shown())

@@ -45,7 +45,7 @@ def study_file(hub, tmp_path_factory):  # noqa: F811
         "ct": {**STEP, "min_learning_rate": 1e-2},
         "sft": {**STEP, "tokens": 256},
         "merges": [{"method": "ties_sv", "each": {"weight": 0.5}, "parameters": {"slack": 1.0}}],
-        "questions": {"data": {TASK: write_lines(top / "belebele.jsonl", items)}},
+        "questions": {"tasks": [TASK], "data": {TASK: write_lines(top / "belebele.jsonl", items)}},
     }
     path = top / "study.yaml"
     path.write_text(yaml.safe_dump(raw))

@@ -64,7 +64,7 @@ def ours(oracle, case):
     }
     flags = [option == "1" for option in options]
     if name == "model_stock":
-        its["filter_wise"] = flags[0]
+        its |= {"filter_wise": flags[0], "lambda_": 1.0}  # mergekit's has no factor
     elif flags:
         its |= {"normalize": flags[0], "combine": "mean" if flags[0] else "sum"}
         its["rescale"] = "l1" if flags[-1] else "none"

@@ -27,7 +27,7 @@ def mine():
 def others(many, mine):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reference, "load", lambda: many)
-        return {number: other_languages.gather(mine, number) for number in claims.FINDINGS}
+        return {number: other_languages.gather(mine, number) for number in other_languages.COMPARED}
 
 
 def test_gains_are_differences_of_accuracy_beside_the_merges_condition(many):

@@ -35,7 +35,7 @@ def test_a_shipped_profile_is_valid_and_knows_its_name(name):
     profile = profiles.load(name)
     assert profile.name == name
     assert profile.continual_pretraining.target_share == 0.8, "4 : 1"
-    assert max(profile.slacks) == float("inf")
+    assert name == "pilot" or max(profile.slacks) == float("inf")
     for budget in profile.budgets:
         assert budget % profile.continual_pretraining.tokens_per_step == 0
 

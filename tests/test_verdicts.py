@@ -28,7 +28,7 @@ def many():
 @pytest.fixture(scope="module")
 def pages(many, mine):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reference, "load", lambda: many)
+        patch.setattr(reference, "load", lambda *_: many)
         return verdicts.page({"tam_Taml": mine})
 
 
@@ -67,21 +67,22 @@ def test_the_details_have_effect_interval_and_what_they_rest_on(pages, many):
 
 
 def test_without_a_reference_run_its_claims_are_not_tested(monkeypatch, mine, stated):
-    monkeypatch.setattr(reference, "load", lambda: None)
+    monkeypatch.setattr(reference, "load", lambda *_: None)
     pages = verdicts.page({"tam_Taml": mine})
     rows = [row for row in rows_of(pages["verdicts_summary.md"]) if row[0] != "Claim"]
     assert {row[2] for row in rows} == {"**not tested**"}
-    assert {row[3] for row in rows} <= {"**holds**", "**fails**", "**inconclusive**"}
+    first = len([claim for claim in stated if claim.finding <= 3])
+    assert {row[3] for row in rows[:first]} <= {"**holds**", "**fails**", "**inconclusive**"}
     assert "nan" not in pages["verdicts_details.md"]
 
 
 def test_a_claim_whose_model_was_not_run_is_not_tested_on_any_page(monkeypatch, stated, tmp_path):
     lacking = synthetic.results(items=20)
     lacking.items = lacking.items[lacking.items["method"] != "ties_mean"]
-    monkeypatch.setattr(reference, "load", lambda: lacking)
+    monkeypatch.setattr(reference, "load", lambda *_: lacking)
     text = verdicts.page({"tam_Taml": lacking})["verdicts_summary.md"]
     rows = {row[0].split(" ({ref}")[0]: row[2:4] for row in rows_of(text)}
-    for claim in stated:
+    for claim in (claim for claim in stated if claim.finding <= 3):
         needs = claim.metric == "accuracy" and any(
             term.method == "ties_mean" for term in claim.contrast
         )
@@ -103,4 +104,5 @@ def test_a_rule_is_told_with_its_bound(stated):
 
 
 def test_findings_are_called_the_same_on_every_page():
-    assert dict(claims.FINDINGS.values()) == book.HEADLINES
+    papers = {number: its for number, its in claims.FINDINGS.items() if number <= 3}
+    assert dict(papers.values()) == book.HEADLINES

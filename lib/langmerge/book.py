@@ -48,12 +48,15 @@ def build(
     seeds: Sequence[int] | None = None,
     output: Path | None = None,
     strict: bool = True,
+    student: bool = False,
 ) -> Path:
     """Run the study, execute the notebooks, render the site; return its ``index.html``.
 
     `languages` are shown beside those that ``_toc.yml`` lists. The site goes to
     ``<output>/_build/html``; `output` is the checkout where it is not given. With `strict`
-    a warning of the renderer is an error. Raises LangmergeError outside a checkout, and
+    a warning of the renderer is an error. With `student` the exercises' solutions are left out
+    (`langmerge.solutions`), and the site goes to the folder ``student`` under ``LANGMERGE_HOME``,
+    so that neither build replaces the other. Raises LangmergeError outside a checkout, and
     where a notebook, a page or the check for external references fails.
     """
     root = require_checkout()
@@ -65,17 +68,27 @@ def build(
     results = _study(codes, profile, seeds, console)
     jobs = _jobs(results, seeds, toc)
     _execute(jobs, console)
-    execution.install(jobs, root / EXECUTED)
-    _write_pages(results, root / EXECUTED)
-    index = _render(root, toc, output or root, strict, jobs, console)
+    execution.install(jobs, root / EXECUTED, student)
+    _write_pages(results, jobs, root / EXECUTED)
+    output = output or (paths.home() / "student" if student else root)
+    index = _render(root, toc, output, strict, jobs, console, student)
     console.print(f"The book: [bold]{index}[/bold]", soft_wrap=True)
     return index
 
 
-def _write_pages(results: dict[str, Any], folder: Path) -> None:
+def _write_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> None:
     """Write what the chapters include: samples, tables, verdicts, made from data and results."""
     # They draw and compute; the other commands start without them.
-    from langmerge import background, data_card, explorer, full_run, paper_chapter, reference
+    from langmerge import (
+        background,
+        data_card,
+        explorer,
+        full_run,
+        paper_chapter,
+        reference,
+        status,
+        teaching,
+    )
     from langmerge import verdicts as verdicts_page
 
     pages = {
@@ -87,6 +100,8 @@ def _write_pages(results: dict[str, Any], folder: Path) -> None:
         "explorer.md": explorer.page(reference.load(), folder),
         "real_models.md": paper_chapter.page(),
         "full.md": full_run.page(folder),
+        "teaching.md": teaching.expected(reference.load()),
+        "status.md": status.page(jobs, results, folder, _RENDERERS),
     }
     for name, text in pages.items():
         execution.write_atomically(folder / name, text)
@@ -335,17 +350,18 @@ def _render(
     strict: bool,
     executed: Sequence[Job],
     console: Console,
+    student: bool = False,
 ) -> Path:
     """Render the pages unless the site at `output` was rendered from the very same ones."""
     index = output / "_build" / "html" / "index.html"
     stamp = output / "_build" / "rendered-from"
-    key = _site_key(root, toc, strict, executed)
+    key = _site_key(root, toc, strict, executed, student)
     if index.is_file() and stamp.is_file() and stamp.read_text() == key:
         console.print("Site: unchanged")
         return index
     started = time.monotonic()
     with console.status("Rendering the site"):
-        site = render(root, toc, strict)
+        site = render(root, toc, strict, student)
     stamp.unlink(missing_ok=True)
     shutil.rmtree(index.parent, ignore_errors=True)
     index.parent.parent.mkdir(parents=True, exist_ok=True)
@@ -355,8 +371,10 @@ def _render(
     return index
 
 
-def render(root: Path, toc: dict[str, Any], strict: bool) -> Path:
+def render(root: Path, toc: dict[str, Any], strict: bool, student: bool = False) -> Path:
     """Render `root` with the given contents in a workplace; return the folder of the HTML.
+
+    student: the zip of the study that the pages offer has no solutions.
 
     Every page is read anew: the renderer repeats no warning for a page that it kept from
     the last time, and a second try of a failed build would pass.
@@ -378,7 +396,7 @@ def render(root: Path, toc: dict[str, Any], strict: bool) -> Path:
     if done.returncode or not (site / "index.html").is_file():
         raise LangmergeError(f"jupyter-book failed:\n{complaints(done.stdout)}\nAll of it: {log}")
     (site / ".nojekyll").touch()
-    bundle.write(root, site / bundle.NAME)
+    bundle.write(root, site / bundle.NAME, student)
     for page in site.rglob("*.html"):
         write_text(page, site_pages.tidy(page.read_text(encoding="utf-8")))
     if external := offline.external_references(site):
@@ -394,7 +412,9 @@ def complaints(log: str) -> str:
     return "\n".join(found or lines[-20:])
 
 
-def _site_key(root: Path, toc: dict[str, Any], strict: bool, executed: Sequence[Job]) -> str:
+def _site_key(
+    root: Path, toc: dict[str, Any], strict: bool, executed: Sequence[Job], student: bool = False
+) -> str:
     pages = [root / "_config.yml", *sorted(root.glob("*.md")), *sorted((root / "book").rglob("*"))]
     pages = [page for page in pages if page.is_file() and (root / EXECUTED) not in page.parents]
     # What is computed beside the notebooks: the tables that pages include.
@@ -402,4 +422,5 @@ def _site_key(root: Path, toc: dict[str, Any], strict: bool, executed: Sequence[
     sources = [part for page in pages for part in (str(page), page.read_bytes())]
     versions = [f"{package} {version_of(package)}" for package in _RENDERERS]
     notebooks = [job.cached.name for job in executed]
-    return execution.digest(yaml.safe_dump(toc), str(strict), *versions, *notebooks, *sources)
+    how = (str(strict), str(student))
+    return execution.digest(yaml.safe_dump(toc), *how, *versions, *notebooks, *sources)

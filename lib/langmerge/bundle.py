@@ -10,6 +10,8 @@ import subprocess
 import zipfile
 from pathlib import Path
 
+from langmerge import solutions
+
 NAME = "langmerge-study.zip"
 #: The folder that it unpacks into.
 FOLDER = "langmerge-study"
@@ -33,8 +35,11 @@ def files(root: Path) -> list[str]:
     return sorted(path.as_posix() for path in every if not _MADE & set(path.parts))
 
 
-def write(root: Path, target: Path) -> Path:
-    """Write the zip of the study at `root`; return its path."""
+def write(root: Path, target: Path, student: bool = False) -> Path:
+    """Write the zip of the study at `root`; return its path.
+
+    student: the notebooks in it have no solutions.
+    """
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as made:
         for name in files(root):
             path = root / name
@@ -42,5 +47,6 @@ def write(root: Path, target: Path) -> Path:
             entry.compress_type = zipfile.ZIP_DEFLATED
             may_run = path.stat().st_mode & 0o100
             entry.external_attr = (0o100755 if may_run else 0o100644) << 16
-            made.writestr(entry, path.read_bytes())
+            data = path.read_bytes()
+            made.writestr(entry, solutions.of_file(name, data) if student else data)
     return target

@@ -79,20 +79,22 @@ def run(
     _print_scores(study.run(language=language, profile=profile, seeds=chosen, processes=processes))
 
 
-@app.command(
-    epilog=_examples("book", "book --language ben_Beng", "book --profile smoke --seeds 0,1")
-)
+@app.command(epilog=_examples("book", "book --language ben_Beng", "book --student"))
 def book(
     language: Languages = None,
     profile: Profile = "lab",
     seeds: Seeds = None,
     strict: Annotated[bool, typer.Option(help="Warnings of the renderer are errors.")] = True,
+    student: Annotated[
+        bool,
+        typer.Option("--student", help="Leave the exercises' solutions out; a site of its own."),
+    ] = False,
 ) -> None:
     """Build the book: study, notebooks, site. Languages come beside the default one."""
     chosen = parse_seeds(seeds)
     from langmerge.book import build
 
-    build(languages=language, profile=profile, seeds=chosen, strict=strict)
+    build(languages=language, profile=profile, seeds=chosen, strict=strict, student=student)
 
 
 @app.command(epilog=_examples("reference --plan", "reference", "reference --limit 4"))

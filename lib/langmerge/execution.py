@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from langmerge import files, paths
+from langmerge import files, paths, solutions
 from langmerge.errors import LangmergeError, nearest
 from langmerge.notebook import FIGURE_KEY, LANGUAGE_TOKEN
-from langmerge.provenance import version_of
+from langmerge.provenance import provenance, version_of
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # A new version of these may draw or count differently; everything else is in the sources.
@@ -58,6 +58,19 @@ class Job:
         profile = self.parameters.get("profile", "default")
         name = f"{self.source.stem}-{profile}-{self.key[:16]}.ipynb"
         return paths.home() / "notebooks" / self.language / name
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """When it was executed, where, by what code and in how many seconds.
+
+        Kept beside the executed notebook; empty for one that was executed before there was such
+        a file, or whose file is not readable.
+        """
+        try:
+            told = json.loads(_beside(self.cached).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return told if isinstance(told, dict) else {}
 
 
 def digest(*parts: str | bytes) -> str:
@@ -144,9 +157,10 @@ def _execute_one(job: Job) -> tuple[Job, float]:
         raise LangmergeError(_failure(job, error, partial)) from None
     require_figures(executed, job.source.name)
     text = nbformat.writes(clean(executed, job.source.stem))
-    _keep(job, text.replace(LANGUAGE_TOKEN, job.language))
+    seconds = time.monotonic() - started
+    _keep(job, text.replace(LANGUAGE_TOKEN, job.language), seconds)
     partial.unlink()
-    return job, time.monotonic() - started
+    return job, seconds
 
 
 def _failure(job: Job, error: Any, partial: Path) -> str:
@@ -156,14 +170,25 @@ def _failure(job: Job, error: Any, partial: Path) -> str:
     return f"{where}: {what}\nThe notebook up to there, with the traceback: {partial}"
 
 
-def _keep(job: Job, text: str) -> None:
-    """Write the executed notebook under its key, and drop the ones it supersedes."""
+def _keep(job: Job, text: str, seconds: float) -> None:
+    """Write the executed notebook under its key, and drop the ones it supersedes.
+
+    How it came about goes first, so that no notebook is there without it.
+    """
     target = job.cached
+    told = {"seconds": round(seconds, 1), **provenance()}
+    write_atomically(_beside(target), json.dumps(told, indent=1) + "\n")
     write_atomically(target, text)
     stem = target.name.rsplit("-", 1)[0]
     for old in target.parent.glob(f"{stem}-*.ipynb"):
         if old != target and old.name.rsplit("-", 1)[0] == stem:
             old.unlink()
+            _beside(old).unlink(missing_ok=True)
+
+
+def _beside(notebook: Path) -> Path:
+    """Where it is kept how an executed notebook came about."""
+    return notebook.with_suffix(".json")
 
 
 def write_atomically(target: Path, text: str) -> None:
@@ -272,11 +297,15 @@ def _label_figure(cell: Any) -> None:
         declared["image"] = {**declared.get("image", {}), "alt": label["alt"]}
 
 
-def install(executed: Iterable[Job], target: Path) -> None:
-    """Make ``<target>/<language>/`` hold exactly the executed notebooks of each language."""
+def install(executed: Iterable[Job], target: Path, student: bool = False) -> None:
+    """Make ``<target>/<language>/`` hold exactly the executed notebooks of each language.
+
+    student: without the cells that are exercises' solutions.
+    """
     wanted = {target / job.language / job.source.name: job.cached for job in executed}
     for place, path in wanted.items():
         text = path.read_text(encoding="utf-8")
+        text = solutions.without(text) if student else text
         if not place.is_file() or place.read_text(encoding="utf-8") != text:
             write_atomically(place, text)
     for folder in {place.parent for place in wanted}:

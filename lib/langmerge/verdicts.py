@@ -19,6 +19,8 @@ from langmerge.statistics import Results
 #: From this many units on a t interval needs no other beside it.
 MANY = 30
 REFERENCE = "reference run"
+#: Which of the committed runs has the models of a finding, if not the run of many languages.
+PROFILES = {4: "reference-full", 5: "reference-full", 6: "reference-trained"}
 NOTHING = "nothing"
 
 
@@ -30,16 +32,32 @@ def page(results: Mapping[str, Results]) -> dict[str, str]:
     from langmerge import reference
 
     stated = claims.load()
-    runs: dict[str, Results | None] = {REFERENCE: reference.load()}
-    runs |= {languages.load(code).name: found for code, found in results.items()}
-    judged = {name: claims.judge_all(found, stated) for name, found in runs.items()}
-    chapters = {number: _chapter(next(iter(results)), number) for number in _findings(stated)}
+    findings = _findings(stated)
+    profile = {number: PROFILES.get(number, reference.PROFILE) for number in findings}
+    loaded = {name: reference.load(name) for name in dict.fromkeys(profile.values())}
+    runs = {REFERENCE: {number: loaded[name] for number, name in profile.items()}}
+    for code, found in results.items():
+        runs[languages.load(code).name] = dict.fromkeys(findings, found)
+    judged = {name: _judged(its, stated) for name, its in runs.items()}
+    chapters = {number: _chapter(next(iter(results)), number) for number in findings}
     return {
         "verdicts_summary.md": summary(stated, judged, chapters),
         "verdicts_details.md": details(stated, judged, runs),
         "verdicts_power.md": power.page(),
         "verdicts_coverage.md": _coverage(coverage.load()),
     }
+
+
+def _judged(
+    by_finding: Mapping[int, Results | None], stated: Sequence[Claim]
+) -> dict[str, Verdict]:
+    """The verdicts on all claims, each from the run that its finding is asked of."""
+    found: dict[str, Verdict] = {}
+    for results in {id(one): one for one in by_finding.values()}.values():
+        its = {number for number, one in by_finding.items() if one is results}
+        chosen = [claim for claim in stated if claim.finding in its]
+        found |= claims.judge_all(results, chosen)
+    return found
 
 
 def summary(
@@ -70,12 +88,15 @@ def summary(
 def details(
     stated: Sequence[Claim],
     judged: Mapping[str, Mapping[str, Verdict]],
-    runs: Mapping[str, Results | None],
+    runs: Mapping[str, Mapping[int, Results | None]],
 ) -> str:
     """A part a claim: the rule in short, and a table with a column a run."""
     parts = []
     for claim in stated:
-        columns = [_numbers(claim, its[claim.id], runs[name]) for name, its in judged.items()]
+        columns = [
+            _numbers(claim, its[claim.id], runs[name][claim.finding])
+            for name, its in judged.items()
+        ]
         rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
         notes = "".join(
             f"- {name}: {_one_line(its[claim.id].note)}.\n"

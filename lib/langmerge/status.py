@@ -1,0 +1,194 @@
+"""Where the pages of a build come from: every notebook run, and the reference runs, as Markdown.
+
+Nothing here is of the moment of rendering: all of it was kept when a notebook was executed or a
+slice was computed, so that a build with nothing changed gives the same page.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from langmerge import execution, languages, profiles, reference
+from langmerge.errors import LangmergeError
+from langmerge.execution import Job
+from langmerge.files import sha256
+from langmerge.provenance import PACKAGES, version_of
+from langmerge.statistics import Results
+
+#: The reference runs that a build may show.
+PROFILES = ("reference", "reference-full")
+#: Digits of a hash that a table has.
+DIGITS = 12
+NOT_KEPT = "not kept"
+
+
+def page(
+    jobs: Sequence[Job], results: Mapping[str, Results], folder: Path, packages: Sequence[str]
+) -> str:
+    """The page's generated part.
+
+    jobs: the executed notebooks, installed in `folder`. results: the book's own runs by language.
+    packages: those that render the pages.
+    """
+    parts = [_notebooks(jobs, results, folder), _surroundings(jobs), _rendered(packages)]
+    parts += [_reference()]
+    return "\n".join(line for part in parts for line in part) + "\n"
+
+
+def title(source: Path) -> str:
+    """A notebook's title: its first heading, or its file's name where it has none."""
+    cells = json.loads(source.read_text(encoding="utf-8"))["cells"]
+    texts = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    headings = (found[1] for text in texts if (found := re.search(r"^# (.+)$", text, re.M)))
+    return next(headings, source.stem)
+
+
+def _notebooks(jobs: Sequence[Job], results: Mapping[str, Results], folder: Path) -> Iterator[str]:
+    yield "## The notebooks of this build"
+    yield ""
+    heads = ("Notebook", "Language", "Profile", "Seeds", "Base", "Executed (UTC)", "Seconds")
+    yield from _head(*heads, "Its file", "Its inputs")
+    for job in jobs:
+        found, told = results[job.language], job.told
+        bases = ", ".join(sorted(set(found.rows["base"])))
+        made = folder / job.language / job.source.name
+        yield _row(
+            title(job.source),
+            f"{languages.load(job.language).name} (`{job.language}`)",
+            f"`{found.profile}`",
+            ", ".join(map(str, found.seeds)),
+            f"`{bases}`",
+            _minute(told.get("time")),
+            f"{told['seconds']:g}" if "seconds" in told else NOT_KEPT,
+            f"`{sha256(made)[:DIGITS]}`",
+            f"`{job.key[:DIGITS]}`",
+        )
+    yield ""
+
+
+def _surroundings(jobs: Sequence[Job]) -> Iterator[str]:
+    """A row for every state of code, versions and machine that notebooks were executed in."""
+    yield "## What they were executed with"
+    yield ""
+    states: dict[tuple[str, ...], list[str]] = {}
+    for job in jobs:
+        name = f"{job.source.stem} ({job.language})"
+        states.setdefault(_state(job.told), []).append(name)
+    yield from _head("Notebooks", "Code", "Versions", "Machine")
+    for state, names in states.items():
+        whose = "all" if len(states) == 1 else ", ".join(names)
+        yield _row(whose, *state)
+    yield ""
+
+
+def _state(told: Mapping[str, Any]) -> tuple[str, ...]:
+    if not told:
+        return NOT_KEPT, NOT_KEPT, NOT_KEPT
+    commit = f", commit `{told['commit'][:DIGITS]}`" if told["commit"] else ""
+    changed = " with uncommitted changes" if told["dirty"] else ""
+    versions = ", ".join(f"{name} {told[name]}" for name in ("python", *PACKAGES))
+    return f"langmerge {told['langmerge']}{commit}{changed}", versions, _machine(told)
+
+
+def _machine(told: Mapping[str, Any]) -> str:
+    cpu = f", {told['cpu']}" if told.get("cpu") else ""
+    return f"{told['platform']} {told['machine']}, {told['cores']} cores{cpu}"
+
+
+def _rendered(packages: Sequence[str]) -> Iterator[str]:
+    versions = ", ".join(f"{package} {version_of(package)}" for package in packages)
+    yield f"The pages were rendered with {versions}."
+    yield ""
+
+
+def _reference() -> Iterator[str]:
+    yield "## The reference runs"
+    yield ""
+    found = {name: _slices(name) for name in PROFILES}
+    heads = [f"`{name}`" for name in found]
+    yield from _head("", *heads)
+    columns = [_run(name, *its) for name, its in found.items()]
+    for what in columns[0]:
+        yield _row(what, *(column[what] for column in columns))
+    yield ""
+    for name, (done, _, _) in found.items():
+        if done:
+            yield from _slice_table(name, done)
+
+
+def _slices(name: str) -> tuple[list[reference.Slice], int, int]:
+    """The slices of a run that are there, how many it has, and how many of another state are."""
+    how = profiles.load(name)
+    every = reference.slices(how)
+    try:
+        done = [one for one in every if one.is_done(how)]
+    except LangmergeError:  # a base of the plan is not here: nothing of it can be, either
+        done = []
+    return done, len(every), sum(bool(one.told()) for one in every) - len(done)
+
+
+def _run(name: str, done: Sequence[reference.Slice], expected: int, other: int) -> dict[str, str]:
+    """What a table says of a reference run, by the name of the row."""
+    told = [one.told() for one in done]
+    how = profiles.load(name)
+    days = sorted(str(it["time"])[:10] for it in told)
+    keys = execution.digest(*(one.key(how) for one in done))[:DIGITS]
+    several = {
+        "bases": {f"`{one.base}` (`{one.parts(how)['base']}`)" for one in done},
+        "commits": {f"`{str(it['commit'])[:DIGITS]}`" for it in told},
+        "machines": {_machine(it) for it in told},
+        "versions": {", ".join(f"{p} {it[p]}" for p in ("python", *PACKAGES)) for it in told},
+    }
+    return {
+        "Slices (a language, a base, a seed)": f"{len(done)} of {expected}",
+        "There, but of other settings, texts or base": str(other),
+        "Bases, with their hashes": _listed(several["bases"]),
+        "Computed": " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "",
+        "Code": _listed(several["commits"]),
+        "Versions": _listed(several["versions"]),
+        "Machine": _listed(several["machines"]),
+        "Hash of the slices' keys": f"`{keys}`" if done else "",
+    }
+
+
+def _slice_table(name: str, done: Sequence[reference.Slice]) -> Iterator[str]:
+    how = profiles.load(name)
+    yield f"Slice by slice, `{name}`:"
+    yield ""
+    heads = ("Language", "Base", "Seed", "Computed (UTC)", "Seconds", "Models", "Key")
+    yield from _head(*heads, "Rows' file")
+    for one in done:
+        told = one.told()
+        hashes = told.get("sha256", {})
+        yield _row(
+            f"`{one.language}`",
+            one.base,
+            str(one.seed),
+            _minute(told.get("time")),
+            f"{told['seconds']:g}",
+            str(told["models"]),
+            f"`{one.key(how)[:DIGITS]}`",
+            f"`{str(hashes.get('rows.parquet', NOT_KEPT))[:DIGITS]}`",
+        )
+    yield ""
+
+
+def _listed(values: set[str]) -> str:
+    return ", ".join(sorted(values))
+
+
+def _minute(time: object) -> str:
+    """A time in ISO 8601 to the minute."""
+    return str(time)[:16].replace("T", " ") if time else NOT_KEPT
+
+
+def _head(*names: str) -> tuple[str, str]:
+    return _row(*names), "|---" * len(names) + "|"
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
