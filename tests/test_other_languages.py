@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from langmerge import claims, languages, other_languages, paths, plotting, reference, statistics
+from langmerge import languages, other_languages, paths, plotting, reference, statistics
 from langmerge.notebook import LANGUAGE_TOKEN
 
 LANGUAGES = ("tam_Taml", "ben_Beng", "zzz_0002", "zzz_0003")

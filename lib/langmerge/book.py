@@ -195,13 +195,13 @@ def answer(results: dict[str, Any], folder: Path) -> str:
 
 
 def verdicts(results: dict[str, Any]) -> str:
-    """All claims with their verdicts as Markdown for the first page.
+    """The claims on the paper's findings with their verdicts, as Markdown for the first page.
 
     One column a language, and one for all of the reference run's together.
     """
     from langmerge import claims, languages, reference
 
-    stated = claims.load()
+    stated = [claim for claim in claims.load() if claim.finding in claims.PAPERS]
     runs = {languages.load(code).name: found for code, found in results.items()}
     many = reference.load()
     if many is not None:

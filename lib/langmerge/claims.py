@@ -46,6 +46,8 @@ FINDINGS = {
     5: ("The mechanism", "f5-restored"),
     6: ("Stronger baselines", "f6-replay"),
 }
+#: The findings that are the paper's; the others ask further.
+PAPERS = (1, 2, 3)
 NOT_TESTED: Word = "not tested"
 AT_7B = NOT_TESTED
 
