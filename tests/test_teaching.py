@@ -256,7 +256,7 @@ def test_the_status_page_has_a_row_a_notebook_with_its_hashes(job, run, tmp_path
     folder = tmp_path / "book"
     execution.install([job], folder)
     lines = status.page([job], {"tam_Taml": run}, folder, ["numpy"]).splitlines()
-    row = "".join(line for line in lines if line.startswith(("| A title |", "| tam_Taml/")))
+    row = "".join(line for line in lines if line.startswith("| A title "))
     made = files.sha256(folder / "tam_Taml" / "01_small.ipynb")
     for part in ("Tamil (`tam_Taml`)", "0, 1", "| 0badcafe |", "| 12.3 |", made[:12], job.key[:12]):
         assert part in row

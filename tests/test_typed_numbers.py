@@ -15,7 +15,7 @@ from langmerge import paths
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(paths.notebooks().glob("*.py"))
-PAGES = [ROOT / "book" / "index.md", ROOT / "book" / "verdicts.md"]
+PAGES = [ROOT / "book" / f"{name}.md" for name in ("index", "verdicts", "teach", "status")]
 #: What looks like a result.
 RESULT = re.compile(
     r"""(?<![\w.])[-+−]?(?:
@@ -88,7 +88,9 @@ def test_no_result_is_typed_into_a_page(page):
     assert found_in(page.read_text(encoding="utf-8").splitlines()) == []
 
 
-@pytest.mark.parametrize("module", ["verdicts", "power", "coverage", "other_languages"])
+@pytest.mark.parametrize(
+    "module", ["verdicts", "power", "coverage", "other_languages", "teaching", "status"]
+)
 def test_the_code_that_writes_the_pages_says_no_result_either(module):
     tree = ast.parse((ROOT / "lib" / "langmerge" / f"{module}.py").read_text(encoding="utf-8"))
     assert found_in(strings_of(tree)) == []

@@ -67,7 +67,7 @@ def _notebooks(jobs: Sequence[Job], results: Mapping[str, Results], folder: Path
         made = folder / job.language / job.source.name
         bases = ", ".join(sorted(set(results[job.language].rows["base"])))
         hashes = (sha256(made)[:DIGITS], job.key[:DIGITS], bases)
-        yield _row(f"{job.language}/{job.source.name}", *hashes)
+        yield _row(f"{title(job.source)} (`{job.language}`)", *hashes)
     yield ""
 
 
