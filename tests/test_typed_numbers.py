@@ -16,7 +16,7 @@ from langmerge import paths
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(paths.notebooks().glob("*.py"))
-PAGES = [ROOT / "book" / f"{name}.md" for name in ("index", "background", "verdicts")]
+PAGES = [ROOT / "book" / f"{name}.md" for name in ("index", "background", "verdicts", "status")]
 #: What looks like a result.
 RESULT = re.compile(
     r"""(?<![\w.])[-+−]?(?:
@@ -89,9 +89,19 @@ def test_no_result_is_typed_into_a_page(page):
     assert found_in(page.read_text(encoding="utf-8").splitlines()) == []
 
 
+def test_no_result_is_typed_into_the_page_for_teaching():
+    text = (ROOT / "book" / "teach.md").read_text(encoding="utf-8")
+    without_exercises = re.sub(r"\b[1-4]\.[1-5]\b", "", text)
+    assert found_in(without_exercises.splitlines()) == []
+
+
 @pytest.mark.parametrize(
-    "module", ["verdicts", "power", "coverage", "other_languages", "background", "drawings"]
-)
+    "module",
+    [
+        "verdicts", "power", "coverage", "other_languages", "background", "drawings", "teaching",
+        "status",
+    ],
+)  # fmt: skip
 def test_the_code_that_writes_the_pages_says_no_result_either(module):
     tree = ast.parse((ROOT / "lib" / "langmerge" / f"{module}.py").read_text(encoding="utf-8"))
     assert found_in(strings_of(tree)) == []

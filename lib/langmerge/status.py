@@ -50,23 +50,24 @@ def title(source: Path) -> str:
 def _notebooks(jobs: Sequence[Job], results: Mapping[str, Results], folder: Path) -> Iterator[str]:
     yield "## The notebooks of this build"
     yield ""
-    heads = ("Notebook", "Language", "Profile", "Seeds", "Base", "Executed (UTC)", "Seconds")
-    yield from _head(*heads, "Its file", "Its inputs")
+    yield from _head("Notebook", "Language", "Profile", "Seeds", "Executed (UTC)", "Seconds")
     for job in jobs:
         found, told = results[job.language], job.told
-        bases = ", ".join(sorted(set(found.rows["base"])))
-        made = folder / job.language / job.source.name
         yield _row(
             title(job.source),
             f"{languages.load(job.language).name} (`{job.language}`)",
             f"`{found.profile}`",
             ", ".join(map(str, found.seeds)),
-            f"`{bases}`",
             _minute(told.get("time")),
             f"{told['seconds']:g}" if "seconds" in told else NOT_KEPT,
-            f"`{sha256(made)[:DIGITS]}`",
-            f"`{job.key[:DIGITS]}`",
         )
+    yield ""
+    yield from _head("Notebook", "Its file", "Its inputs", "Its base")
+    for job in jobs:
+        made = folder / job.language / job.source.name
+        bases = ", ".join(sorted(set(results[job.language].rows["base"])))
+        hashes = (sha256(made)[:DIGITS], job.key[:DIGITS], bases)
+        yield _row(f"{title(job.source)} (`{job.language}`)", *hashes)
     yield ""
 
 
@@ -88,15 +89,15 @@ def _surroundings(jobs: Sequence[Job]) -> Iterator[str]:
 def _state(told: Mapping[str, Any]) -> tuple[str, ...]:
     if not told:
         return NOT_KEPT, NOT_KEPT, NOT_KEPT
-    commit = f", commit `{told['commit'][:DIGITS]}`" if told["commit"] else ""
+    commit = f", commit {told['commit'][:DIGITS]}" if told["commit"] else ""
     changed = " with uncommitted changes" if told["dirty"] else ""
     versions = ", ".join(f"{name} {told[name]}" for name in ("python", *PACKAGES))
     return f"langmerge {told['langmerge']}{commit}{changed}", versions, _machine(told)
 
 
 def _machine(told: Mapping[str, Any]) -> str:
-    cpu = f", {told['cpu']}" if told.get("cpu") else ""
-    return f"{told['platform']} {told['machine']}, {told['cores']} cores{cpu}"
+    cpu = told.get("cpu") or f"type of processor {NOT_KEPT}"
+    return f"{told['platform']} {told['machine']}, {told['cores']} cores, {cpu}"
 
 
 def _rendered(packages: Sequence[str]) -> Iterator[str]:
@@ -138,8 +139,8 @@ def _run(name: str, done: Sequence[reference.Slice], expected: int, other: int) 
     days = sorted(str(it["time"])[:10] for it in told)
     keys = execution.digest(*(one.key(how) for one in done))[:DIGITS]
     several = {
-        "bases": {f"`{one.base}` (`{one.parts(how)['base']}`)" for one in done},
-        "commits": {f"`{str(it['commit'])[:DIGITS]}`" for it in told},
+        "bases": {f"`{one.base}` ({one.parts(how)['base']})" for one in done},
+        "commits": {str(it["commit"])[:DIGITS] for it in told},
         "machines": {_machine(it) for it in told},
         "versions": {", ".join(f"{p} {it[p]}" for p in ("python", *PACKAGES)) for it in told},
     }
@@ -151,7 +152,7 @@ def _run(name: str, done: Sequence[reference.Slice], expected: int, other: int) 
         "Code": _listed(several["commits"]),
         "Versions": _listed(several["versions"]),
         "Machine": _listed(several["machines"]),
-        "Hash of the slices' keys": f"`{keys}`" if done else "",
+        "Hash of the slices' keys": keys if done else "",
     }
 
 
@@ -171,8 +172,8 @@ def _slice_table(name: str, done: Sequence[reference.Slice]) -> Iterator[str]:
             _minute(told.get("time")),
             f"{told['seconds']:g}",
             str(told["models"]),
-            f"`{one.key(how)[:DIGITS]}`",
-            f"`{str(hashes.get('rows.parquet', NOT_KEPT))[:DIGITS]}`",
+            one.key(how)[:DIGITS],
+            str(hashes.get("rows.parquet", NOT_KEPT))[:DIGITS],
         )
     yield ""
 

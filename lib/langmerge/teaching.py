@@ -21,7 +21,7 @@ from langmerge.statistics import LEVEL, Results, select, whole_model
 
 #: Models with CT whose accuracy is expected, as they were tuned.
 ASKED = ("ct", "ct_then_sft", "ties_mean", "ties_sv")
-DISCARDED = "SFT that TIES discards, %"
+DISCARDED = "SFT that TIES discards"
 #: Differences in points of accuracy: name, minuend, subtrahend, each a method with its setting.
 DIFFERENCES = {
     "TIES (mean) less CT-then-SFT": (("ties_mean", "tuned"), ("ct_then_sft", "tuned")),
@@ -46,12 +46,12 @@ def measures(many: Results) -> pd.DataFrame:
     each weighing the same).
     """
     ends = [min(many.budgets), max(many.budgets)]
-    parts = [_accuracy(many, "sft", "fixed").assign(what=_named("sft"))]
+    parts = [_accuracy(many, "sft", "fixed").assign(what=label("sft"))]
     for tokens in ends:
         for method in ASKED:
             setting = "fixed" if method == "ct" else "tuned"
             its = _accuracy(many, method, setting, tokens)
-            parts.append(its.assign(what=_named(method), ct_tokens=tokens))
+            parts.append(its.assign(what=label(method), ct_tokens=tokens))
         parts.append(_discarded(many, tokens))
         for name, (minuend, subtrahend) in DIFFERENCES.items():
             ours = _accuracy(many, *minuend, tokens).set_index("language")["value"]
@@ -77,10 +77,6 @@ def next_one(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
     return float(values.mean() - reach), float(values.mean() + reach)
 
 
-def _named(method: str) -> str:
-    return f"{label(method)}, accuracy %"
-
-
 def _accuracy(many: Results, method: str, setting: str, tokens: int = 0) -> pd.DataFrame:
     """Mean accuracy in percent over a language's seeds and tasks: language, value."""
     its = select(many.rows, method=method, setting=setting, metric="accuracy", ct_tokens=tokens)
@@ -96,14 +92,13 @@ def _discarded(many: Results, tokens: int) -> pd.DataFrame:
 
 
 def _about(many: Results) -> Iterator[str]:
-    few = len(many.seeds) == 1
     yield (
         f"Languages: {len(many.languages)}. Run seeds: {len(many.seeds)} "
         f"({', '.join(map(str, many.seeds))}). Bases: {many.rows['base'].nunique()}. "
         f"CT tokens: {min(many.budgets):,} and {max(many.budgets):,}, the smallest and the largest "
         f"of the reference run. Tasks: {', '.join(many.tasks)}."
     )
-    if few:
+    if len(many.seeds) == 1:
         yield (
             "With one run seed, what another seed changes is in the spread of the languages "
             "and cannot be told from it."
@@ -112,36 +107,45 @@ def _about(many: Results) -> Iterator[str]:
 
 
 def _over_languages(many: Results) -> Iterator[str]:
-    yield (
-        "| What | CT tokens | lowest language | median | highest language "
-        "| another language, 95 % | above zero |"
-    )
-    yield "|---|---|---|---|---|---|---|"
-    for (what, tokens), its in measures(many).groupby(["what", "ct_tokens"], sort=False):
-        values = its["value"]
-        is_difference = what in DIFFERENCES
-        form = _signed if is_difference else _plain
-        ends = (form(found) for found in (values.min(), values.median(), values.max()))
-        positive = f"{(values > 0).sum()} of {len(values)}" if is_difference else ""
-        bounds = _bounds(next_one(values), form, is_difference)
-        told = [what, f"{tokens:,}" if tokens else "none", *ends, bounds, positive]
-        yield f"| {' | '.join(told)} |"
+    found = measures(many)
+    are_differences = found["what"].isin(DIFFERENCES)
+    yield "Accuracy, and the share of SFT parameters that the election discards, in percent:"
     yield ""
+    yield from _spread(found[~are_differences])
+    yield "Differences in points of accuracy:"
+    yield ""
+    yield from _spread(found[are_differences], are_differences=True)
     yield (
-        "*Another language* is a prediction interval: where one more language would fall, if "
-        "languages spread normally as these do, cut at 0 and 100 where it is a share. A student's "
-        "language outside it is worth a second look, and no proof of a mistake. *Above zero* "
-        "counts the languages."
+        "*Another language* is a prediction interval: where one more language would fall in 95 of "
+        "100 cases, if languages spread normally as these do, cut at 0 and 100 where it is a "
+        "share. A student's language outside it is worth a second look, and no proof of a mistake."
     )
+    yield ""
+
+
+def _spread(found: pd.DataFrame, are_differences: bool = False) -> Iterator[str]:
+    """A row a model and budget: the languages' median and range, and what to expect of another."""
+    form = _signed if are_differences else _plain
+    heads = ["What", "CT tokens", "median", "lowest to highest", "another language"]
+    heads += ["above zero"] * are_differences
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
+    for (what, tokens), its in found.groupby(["what", "ct_tokens"], sort=False):
+        values = its["value"]
+        told = [what, f"{tokens:,}" if tokens else "none", form(values.median())]
+        told.append(f"{form(values.min())} to {form(values.max())}")
+        told.append(_bounds(next_one(values), form, are_differences))
+        told += [f"{(values > 0).sum()} of {len(values)} languages"] * are_differences
+        yield f"| {' | '.join(told)} |"
     yield ""
 
 
 def _by_language(many: Results) -> Iterator[str]:
     table = measures(many).pivot_table(index="language", columns=["what", "ct_tokens"])["value"]
     for tokens in (min(many.budgets), max(many.budgets)):
-        asked = [(_named("sft"), 0), *((_named(method), tokens) for method in ASKED)]
+        asked = [(label("sft"), 0), *((label(method), tokens) for method in ASKED)]
         asked.append((DISCARDED, tokens))
-        heads = [what.replace(", accuracy %", "") for what, _ in asked]
+        heads = [what for what, _ in asked]
         yield f"By language, at {tokens:,} CT tokens (accuracy and discarded share in percent):"
         yield ""
         yield f"| Language | {' | '.join(heads)} |"
@@ -152,10 +156,10 @@ def _by_language(many: Results) -> Iterator[str]:
         yield ""
 
 
-def _bounds(bounds: Sequence[float], form: Callable[[float], str], is_difference: bool) -> str:
+def _bounds(bounds: Sequence[float], form: Callable[[float], str], are_differences: bool) -> str:
     if not all(map(math.isfinite, bounds)):
         return "one language tells nothing"
-    low, high = bounds if is_difference else (max(bounds[0], 0.0), min(bounds[1], 100.0))
+    low, high = bounds if are_differences else (max(bounds[0], 0.0), min(bounds[1], 100.0))
     return f"{form(low)} to {form(high)}"
 
 
