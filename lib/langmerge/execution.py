@@ -28,6 +28,8 @@ from langmerge.errors import LangmergeError, nearest
 from langmerge.notebook import FIGURE_KEY, LANGUAGE_TOKEN
 from langmerge.provenance import provenance, version_of
 
+#: Seconds to wait for a kernel that starts, and for what a cell puts out after it has ended.
+PATIENCE = 300
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # A new version of these may draw or count differently; everything else is in the sources.
 _VERSIONED = ("torch", "transformers", "lm_eval", "numpy", "pandas", "matplotlib", "seaborn")
@@ -152,6 +154,9 @@ def _execute_one(job: Job) -> tuple[Job, float]:
             kernel_name="python3",
             cwd=job.source.parent,
             progress_bar=False,
+            # A busy machine is no failure; the defaults are a minute, and four seconds.
+            start_timeout=PATIENCE,
+            iopub_timeout=PATIENCE,
         )
     except PapermillExecutionError as error:
         raise LangmergeError(_failure(job, error, partial)) from None
