@@ -219,7 +219,7 @@ causes = study.run(
 fig = plotting_families.interventions(causes, causes.budgets)
 figure(
     fig,
-    name="fig-causes-XXlangXX",
+    name="fig-interventions-XXlangXX",
     caption=f"Task accuracy in {target.name} of interventions on plain TIES at the smallest and "
     "the largest CT budget. The line is plain TIES.",
     alt=plotting.alt(fig),
