@@ -104,8 +104,8 @@ def _remedies(full: Results, folder: Path) -> Iterator[str]:
         folder,
         "full-remedies",
         fig,
-        "Remedies as tuned: mean over the languages (dots). Intervals over so few would hide it; the "
-        "claims above have theirs.",
+        "Remedies as tuned: mean over the languages (dots). Intervals over so few would hide it; "
+        "the claims above have theirs.",
     )
     yield from _table(
         ["method", "tuned", "untuned", "bits per byte, tuned", "untuned"],
