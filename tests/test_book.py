@@ -3,6 +3,7 @@
 import copy
 import os
 import sys
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -379,3 +380,19 @@ def test_the_first_page_answers_in_a_figure_and_a_sentence_a_finding(monkeypatch
     many = synthetic.results(languages=("tam_Taml", "ben_Beng", "zzz_0002"), items=20, seeds=(0,))
     monkeypatch.setattr(reference, "load", lambda: many)
     assert book.answer({"tam_Taml": found}, tmp_path).count("(3 languages together).") == 3
+
+
+def test_pages_are_made_anew_only_where_a_notebook_or_a_file_is_another(monkeypatch, tmp_path):
+    made = []
+
+    def make(results, jobs, folder):
+        made.append([job.key for job in jobs])
+        execution.write_atomically(folder / "answer.md", "said")
+
+    monkeypatch.setattr(book, "_make_pages", make)
+    for keys in (["a", "b"], ["a", "b"], ["a", "c"], ["a", "c"]):
+        book._write_pages({}, [SimpleNamespace(key=key) for key in keys], tmp_path)
+    assert made == [["a", "b"], ["a", "c"]]
+    (tmp_path / "answer.md").unlink()
+    book._write_pages({}, [SimpleNamespace(key=key) for key in ("a", "c")], tmp_path)
+    assert len(made) == 3 and (tmp_path / "answer.md").is_file()

@@ -9,6 +9,7 @@ without warnings, and loads nothing from elsewhere.
 from __future__ import annotations
 
 import copy
+import json
 import os
 import re
 import shutil
@@ -77,7 +78,24 @@ def build(
 
 
 def _write_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> None:
-    """Write what the chapters include: samples, tables, verdicts, made from data and results."""
+    """Write what the chapters include, unless it is there from the same notebooks and data.
+
+    A notebook's key depends on the library, the data and the results that ship, and on its run.
+    """
+    stamp = folder / "pages.json"
+    key = execution.digest(*(job.key for job in jobs))
+    told = json.loads(stamp.read_text(encoding="utf-8")) if stamp.is_file() else {}
+    if told.get("key") == key and all((folder / name).is_file() for name in told["files"]):
+        return
+    stamp.unlink(missing_ok=True)
+    _make_pages(results, jobs, folder)
+    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    told = {"key": key, "files": files}
+    execution.write_atomically(stamp, json.dumps(told, indent=1) + "\n")
+
+
+def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> None:
+    """Write samples, tables, verdicts and their figures, made from data and results."""
     # They draw and compute; the other commands start without them.
     from langmerge import (
         background,
@@ -103,9 +121,9 @@ def _write_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> 
         "teaching.md": teaching.expected(reference.load()),
         "status.md": status.page(jobs, results, folder, _RENDERERS),
     }
+    pages |= verdicts_page.page(results)
     for name, text in pages.items():
         execution.write_atomically(folder / name, text)
-    verdicts_page.save(results, folder)
 
 
 def try_languages(codes: Sequence[str], profile: str = "smoke") -> dict[str, str]:

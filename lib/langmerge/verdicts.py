@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 
@@ -208,11 +207,3 @@ def _lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
     yield "|---" * len(heads) + "|"
     for row in rows:
         yield f"| {' | '.join(row)} |"
-
-
-def save(results: Mapping[str, Results], folder: Path) -> None:
-    """Write the page's parts into a folder."""
-    from langmerge import execution
-
-    for name, text in page(results).items():
-        execution.write_atomically(folder / name, text)
