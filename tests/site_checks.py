@@ -167,8 +167,13 @@ def chromium():
 
 @pytest.fixture(scope="session")
 def visits(chromium) -> dict[str, Visit]:
-    """Every page, visited once."""
-    return {page: _visit(chromium, page) for page in pages()}
+    """Every page, visited once, but those that only lead on to another."""
+    return {page: _visit(chromium, page) for page in pages() if not _leads_on(page)}
+
+
+def _leads_on(page: str) -> bool:
+    head = (SITE / page).read_text(encoding="utf-8")[:200].lower()
+    return '<meta http-equiv="refresh"' in head
 
 
 def _visit(chromium, page: str) -> Visit:
