@@ -234,6 +234,8 @@ def _violations(tab, theme: str, rules: list[str] | None = None) -> list[str]:
     if not tab.evaluate("() => typeof axe === 'object'"):
         script = Path(axe_playwright_python.__file__).parent / "axe.min.js"
         tab.evaluate(script.read_text(encoding="utf-8"))
+    # A colour that is on its way from one theme to the other is neither's.
+    tab.add_style_tag(content="* { transition: none !important; animation: none !important; }")
     tab.evaluate(
         """(theme) => { document.documentElement.dataset.theme = theme;
                         document.documentElement.dataset.mode = theme; }""",
