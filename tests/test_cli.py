@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from langmerge import cli
 from langmerge.errors import LangmergeError
 
-LIBRARY = Path(cli.__file__).parent.parent
+LIBRARY = Path(cli.__file__).parents[2]
 
 
 def langmerge(*arguments: str) -> subprocess.CompletedProcess[str]:
