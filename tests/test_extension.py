@@ -8,12 +8,14 @@ import pytest
 import torch
 from conftest import TINY_LANGUAGES
 
-from langmerge import base, extension, languages, model_card, readiness
+from langmerge import base, extension, languages, model_card, readiness, tokenizer
 from langmerge.errors import LangmergeError
 from langmerge.extension import Extension
 
 NEW = "zzz_0002"
-SHORT = Extension(tokens=60_000, learning_rate=1e-3, vocabulary=40, tolerance=0.1, exposure=1)
+SHORT = Extension(
+    tokens=60_000, learning_rate=1e-3, vocabulary=40, rehearsal=0.5, tolerance=0.1, exposure=1
+)
 
 
 @pytest.fixture
@@ -42,10 +44,31 @@ def test_the_new_text_is_the_languages_trace_among_the_mixture(tiny_base, monkey
     texts = extension._texts(tiny_base, languages.load(NEW))
     assert len(set(texts)) == len(texts) == 3 * extension.exposure(tiny_base)
     monkeypatch.setattr(extension, "recipe", lambda: SHORT)
+    # Less of English is rehearsed than the mixture has.
+    english = [_english(tiny_base, tok, monkeypatch, power) for power in (1, 0.5, 0)]
+    assert english[0] > 1.2 * english[1] > 1.4 * english[2]
     # Text of its own: nothing of it is the base's.
     ours = {ids.tobytes() for ids in extension.trace(tiny_base, tok, TINY_LANGUAGES[0])}
     theirs = {row.tobytes() for row in base.make_rows(tiny_base.recipe, tiny_base.tokenizer)}
     assert not ours & theirs
+
+
+def _english(parent, tok, monkeypatch, power):
+    """How many tokens of the rehearsal are English, with the mixture's shares to some power."""
+    how = SHORT.model_copy(update={"rehearsal": power})
+    monkeypatch.setattr(extension, "recipe", lambda: how)
+    asked = {}
+
+    def take(tok, texts, tokens):
+        asked[next(texts)] = tokens
+        return take_tokens(tok, texts, min(tokens, 200))
+
+    take_tokens = tokenizer.take_tokens
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenizer, "take_tokens", take)
+        extension.make_rows(parent, tok, [NEW])
+    first = next(base.documents(parent.recipe, "eng_Latn", extension.STREAM))
+    return asked[first]
 
 
 def test_an_extended_base_is_another_that_studies_find(tiny_lab, quick, judged_ready):

@@ -42,8 +42,10 @@ class Extension(BaseModel):
 
     vocabulary: new tokens for each language. exposure: how many times the documents that the base
     met of a shipped language it meets of a new one, all of them new; there is less time to learn
-    from them. tolerance: how much a language that the base had met
-    may lose, as a share of its bits per byte.
+    from them. rehearsal: the power to which the mixture's shares are raised in the rehearsal, as
+    in the sampling of multilingual text (Conneau and Lample, 2019): below 1 it is less of English,
+    which forgets the least. tolerance: how much a language that the base had met may lose, as a
+    share of its bits per byte.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -51,6 +53,7 @@ class Extension(BaseModel):
     learning_rate: float = Field(gt=0)
     vocabulary: int = Field(ge=0)
     exposure: int = Field(gt=0)
+    rehearsal: float = Field(ge=0, le=1)
     tolerance: float = Field(ge=0)
 
 
@@ -193,9 +196,10 @@ def make_rows(parent: Base, tok: PreTrainedTokenizerFast, codes: list[str]) -> n
             f"{asked:,} of an extension for rehearsal: extend with fewer "
             "languages at once."
         )
-    for code, quota in how.quotas().items():
+    shares = {code: quota ** recipe().rehearsal for code, quota in how.quotas().items()}
+    for code, share in shares.items():
         texts = base_module.documents(how, code, STREAM)
-        parts += tokenizer.take_tokens(tok, texts, int(left * quota / how.tokens))
+        parts += tokenizer.take_tokens(tok, texts, int(left * share / sum(shares.values())))
     return base_module.shuffle(how, parts, STREAM)
 
 
