@@ -5,7 +5,7 @@ import re
 import pytest
 import synthetic
 
-from langmerge import book, claims, reference, verdicts
+from langmerge import book, claims, paths, reference, verdicts
 
 LANGUAGES = ("tam_Taml", "ben_Beng", "zzz_0002")
 
@@ -106,3 +106,10 @@ def test_a_rule_is_told_with_its_bound(stated):
 def test_findings_are_called_the_same_on_every_page():
     papers = {number: its for number, its in claims.FINDINGS.items() if number in claims.PAPERS}
     assert dict(papers.values()) == book.HEADLINES
+
+
+@pytest.mark.skipif(paths.checkout() is None, reason="a wheel has no README beside it")
+def test_the_readme_says_what_the_reference_run_says():
+    readme = (paths.checkout() / "README.md").read_text(encoding="utf-8")
+    for line in book.headlines(reference.load()):
+        assert line in readme.splitlines(), f"README.md should say: {line}"

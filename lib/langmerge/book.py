@@ -176,25 +176,14 @@ def answer(results: dict[str, Any], folder: Path) -> str:
     The figure is of the first language; the sentences are of the reference run where there is
     one.
     """
-    from langmerge import claims, languages, plotting, reference
+    from langmerge import languages, plotting, reference
 
     code, found = next(iter(results.items()))
     name = languages.load(code).name
     fig = plotting.accuracy_against_tokens(found, methods=HEADLINE_METHODS)
     plotting.save(fig, folder / "answer.png")
-    asked, where = reference.load(), "languages together"
-    if asked is None:
-        asked, where = found, name
-    else:
-        where = f"{len(asked.languages)} {where}"
-    judged = claims.judge_all(asked)
-    said = []
-    for number, (title, claim) in enumerate(HEADLINES.items(), start=1):
-        verdict = judged[claim]
-        measured = f"{claims.effect(verdict)}, {verdict.interval()} ({where})"
-        if verdict.verdict == claims.NOT_TESTED:
-            measured = f"not tested ({where})"
-        said.append(f"{number}. **{title}: {verdict.verdict}.** {verdict.statement}: {measured}.")
+    many = reference.load()
+    said = headlines(found, name) if many is None else headlines(many)
     caption = (
         f"Accuracy on tasks in {name} against tokens of continual pre-training: the usual way, "
         "merges, and the two models that a merge is made of. Bars are 95 % intervals."
@@ -210,6 +199,25 @@ def answer(results: dict[str, Any], folder: Path) -> str:
         *said,
     ]
     return "\n".join(lines) + "\n"
+
+
+def headlines(results: Any, where: str | None = None) -> list[str]:
+    """A sentence for each of the paper's findings, from one run; `where` is its languages' name."""
+    from langmerge import claims
+
+    where = where or f"{len(results.languages)} languages together"
+    judged = claims.judge_all(results)
+    said = []
+    for number, (title, claim) in enumerate(HEADLINES.items(), start=1):
+        verdict = judged[claim]
+        measured = f"{claims.effect(verdict)}, {verdict.interval()} ({where})"
+        if verdict.verdict == claims.NOT_TESTED:
+            measured = f"not tested ({where})"
+        said.append(
+            f"{number}. **{title}: {verdict.verdict}.** Claimed: "
+            f"{verdict.statement[0].lower()}{verdict.statement[1:]}. Measured: {measured}."
+        )
+    return said
 
 
 def verdicts(results: dict[str, Any]) -> str:
