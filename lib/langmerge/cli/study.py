@@ -167,7 +167,8 @@ def _print_plan(profile: str) -> None:
     )
     left = found[~found["done"]]["seconds"].sum(min_count=1) / 60
     told = f"about {left:,.0f} minutes" if left > 0 else "no time is measured yet"
-    typer.echo(f"To do: {(~found['done']).sum()} of {len(found)} slices ({told}).")
+    to_do = (~found["done"]).sum()
+    typer.echo(f"To do: {to_do} of {len(found)} slices ({told})." if to_do else "Nothing to do.")
 
 
 @app.command(
