@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from langmerge import checkpoints, merging
+from langmerge.dtypes import Dtype
 from langmerge.errors import LangmergeError
 from langmerge.files import sha256
 from langmerge.merging import shards, stream, stream_diagnostics
@@ -84,6 +85,7 @@ def job(folders, method="ties", dtype=None, **params):
     settings = settings_from(row.parameters(params))
     base = folders / "base" if row.base else None
     models = (folders / "ct", folders / "sft")
+    dtype = Dtype.of(dtype) if dtype else None
     return Job(method, base, models, lambda _: settings, dtype, f"merge_method: {method}\n")
 
 
@@ -606,7 +608,7 @@ def test_diagnostics_complain_as_in_memory(folders):
 
 def test_a_layout_fills_shards_and_lets_one_tensor_exceed_them():
     tensors = {
-        name: (torch.float32, (size,)) for name, size in zip("abcd", (10, 10, 100, 1), strict=True)
+        name: (Dtype.F32, (size,)) for name, size in zip("abcd", (10, 10, 100, 1), strict=True)
     }
     layout = shards.lay_out(tensors, 80)
     assert [shard.tensors for shard in layout.shards] == [("a", "b"), ("c",), ("d",)]

@@ -25,6 +25,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from langmerge.dtypes import Dtype
 from langmerge.errors import LangmergeError, nearest
 from langmerge.merging import shards
 
@@ -80,7 +81,7 @@ def make(folder: Path, size: str = "1.1B", seed: int = 0) -> None:
         "tie_word_embeddings": False,
         "torch_dtype": "bfloat16",
     }
-    tensors = {name: (torch.bfloat16, shape) for name, shape in shapes(size).items()}
+    tensors = {name: (Dtype.BF16, shape) for name, shape in shapes(size).items()}
     layout = shards.lay_out(tensors, SHARD_BYTES)
     writers = {
         model: shards.Writer(folder / model, layout, f"{size} {seed} {model}")

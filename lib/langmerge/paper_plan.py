@@ -96,7 +96,7 @@ def measured_seconds(chosen: Chosen, setting: Setting) -> float | None:
 
 def speed(setting: Setting, seconds: float = 0.2) -> float:
     """Floating-point operations a second that a product of matrices reaches here and now."""
-    dtype = DTYPES[setting.dtype]
+    dtype = DTYPES[setting.dtype].in_torch
     one = torch.ones(_SIZE, _SIZE, dtype=dtype, device=setting.device)
 
     def product() -> None:

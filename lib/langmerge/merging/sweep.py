@@ -12,8 +12,8 @@ import dataclasses
 import itertools
 
 import numpy as np
-import torch
 
+from langmerge.later import torch
 from langmerge.merging import kernels, magnitudes
 from langmerge.merging import methods as table
 from langmerge.merging.fused import (
@@ -68,7 +68,7 @@ class Sweep:
         self._thresholds: dict[tuple[str, float], float] = {}
 
     def merge(
-        self, method: str, *, dtype: torch.dtype = torch.float32, **params: object
+        self, method: str, *, dtype: torch.dtype | None = None, **params: object
     ) -> StateDict:
         """The merge of `merge_vectors`, equal to it, by the compiled loops where there are any."""
         row = table.method_named(method)
@@ -87,6 +87,7 @@ class Sweep:
             vectors = "theta" if row.tensor in WEIGHTED_MODELS else "tau"
             slab = self._slab(slice(None), f"{vectors}_ct", f"{vectors}_sft")
             fused.prepare(Whole(*slab[:3]), len(out))(slab, out)
+        dtype = dtype or torch.float32
         return {name: tensor.to(dtype) for name, tensor in self._views(out).items()}
 
     def _flatten(self, state: StateDict) -> np.ndarray:
