@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +257,24 @@ def test_buffers_are_left_out_and_whole_numbers_copied(folders):
     save(folders / "sft", {**made["sft"], "steps": torch.arange(5) + 1})
     with pytest.raises(LangmergeError, match=r"steps: .* only floating-point"):
         stream.run(job(folders), folders / "other")
+
+
+def test_threads_begin_with_the_largest_tensors(folders):
+    units = stream.Opened(job(folders)).weights
+    pairs, together = [], threading.Barrier(2)
+
+    def record(unit):
+        pairs.append(unit.name)
+        together.wait()  # so that two threads go on in pairs
+        return unit.name
+
+    found = stream.each(units[:6], record, 2)
+    assert found == [unit.name for unit in units[:6]]
+    sizes = sorted((unit.numel for unit in units[:6]), reverse=True)
+    begun = [math.prod(SHAPES[name]) for name in pairs]
+    assert [sorted(begun[at : at + 2]) for at in (0, 2, 4)] == [
+        sorted(sizes[at : at + 2]) for at in (0, 2, 4)
+    ]
 
 
 KILLED = """

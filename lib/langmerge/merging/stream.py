@@ -61,9 +61,12 @@ _TOO_LARGE = {
     Dtype.BF16: 0x7F7F8000,
     Dtype.F16: int(np.float32(65520).view(np.int32)),
 }
-#: What Python, torch and numba take, in bytes, and rough seconds for each entry: an estimate.
-_IMPORTS = 300 << 20
+#: What Python and numba take, in bytes, and torch where it is needed; rough seconds for each entry:
+#: estimates.
+_IMPORTS, _TORCH = 180 << 20, 180 << 20
 _SECONDS = {"average": 1.2e-9, "ties": 3.5e-9, "torch": 60e-9}
+#: What a merge by compiled loops takes, in bytes, whatever the model's size.
+COMPILED_MEMORY = _IMPORTS + 2 * KEEP_MAPPED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -356,7 +359,7 @@ def plan(job: Job, out: Path, *, fused: bool = True, shard_bytes: int = SHARD_BY
         dtypes=opened.dtypes,
         fused=compiled,
         tied=opened.tied,
-        memory=_IMPORTS + ((2 * KEEP_MAPPED) if compiled else in_fp32),
+        memory=COMPILED_MEMORY if compiled else _IMPORTS + _TORCH + in_fp32,
         seconds=opened.parameters * _SECONDS[kind] * (1.2 if passes > 2 else 1),
         free=_free(out),
         notes=opened.notes,
@@ -699,7 +702,9 @@ def each(
                 progress(done, len(units))
         return found
     with ThreadPoolExecutor(threads) as pool:
-        futures = {pool.submit(call, unit): number for number, unit in enumerate(units)}
+        # The largest first: begun last it would keep one thread busy while the others wait.
+        order = sorted(range(len(units)), key=lambda number: -units[number].numel)
+        futures = {pool.submit(call, units[number]): number for number in order}
         try:
             for done, future in enumerate(as_completed(futures), start=1):
                 found[futures[future]] = future.result()
