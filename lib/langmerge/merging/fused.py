@@ -126,6 +126,11 @@ class FusedTies:
         scalars[places] = 1 / scalars[places]
         return scalars, True
 
+    @functools.cached_property
+    def _scaled(self) -> bool | None:
+        """None where all that is multiplied by is 1."""
+        return None if all(self.scalars[kernels.WEIGHTS] == 1) else True
+
     def prepare(self, source: Source, n: int) -> Merger:
         """Find the thresholds of a tensor, and what an additive slack is worth in it."""
         return self.merger(self.cuts(source, n), source)
@@ -139,14 +144,21 @@ class FusedTies:
             raise ValueError("a variant that trims the whole model has to be surveyed first")
         return tuple(cut_at(threshold) for threshold in ties.thresholds)
 
-    def merger(self, cuts: tuple[Cut, ...], source: Source) -> Merger:
-        """The merge of one tensor whose cuts are known."""
+    def merger(self, cuts: tuple[Cut, ...], source: Source, finite: bool = False) -> Merger:
+        """The merge of one tensor whose cuts are known.
+
+        finite: its entries are known to be finite, and nobody asks for the largest key.
+        """
         keys, left = as_arrays(cuts)
         scalars, inverse = self._inverted
-        bonus = self.bonus(cuts, source)
+        bonus, scaled = self.bonus(cuts, source), self._scaled
+        # A weight may make an entry infinite that is not.
+        watched = None if finite and scaled is None else True
 
         def merge(slab: Slab, out: np.ndarray) -> int:
-            return kernels.merge_ties(*slab, out, keys, left, scalars, bonus, inverse)
+            return kernels.merge_ties(
+                *slab, out, keys, left, scalars, bonus, inverse, scaled, watched
+            )
 
         return merge
 
