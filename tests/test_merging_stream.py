@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from langmerge import checkpoints, merging
+from langmerge import bench_merge, checkpoints, merging
 from langmerge.dtypes import Dtype
 from langmerge.errors import LangmergeError
 from langmerge.files import sha256
@@ -632,3 +632,25 @@ def test_a_layout_fills_shards_and_lets_one_tensor_exceed_them():
     layout = shards.lay_out(tensors, 80)
     assert [shard.tensors for shard in layout.shards] == [("a", "b"), ("c",), ("d",)]
     assert np.all([place.start % 4 == 0 for place in layout.places.values()])
+
+
+def test_ratios_of_a_benchmark_are_of_what_was_measured():
+    def runs(*walls, memory=1):
+        return [bench_merge.Measured(wall, 0.0, memory) for wall in walls]
+
+    found = {"ties, 1 thread": runs(4, 2, 3, memory=5), "ties, 2 threads": runs(2)}
+    assert bench_merge.ratios(found) == {"TIES, one thread / two": 1.5}
+    found |= {"mergekit ties, 1 thread": runs(90, memory=40), "read three, write one": runs(1.5)}
+    assert bench_merge.ratios(found) == {
+        "mergekit's TIES / TIES": 30,
+        "reading three and writing one / TIES": 0.5,
+        "TIES, one thread / two": 1.5,
+        "peak memory, mergekit's TIES / TIES": 8,
+    }
+
+
+def test_a_benchmark_asks_for_room_before_it_begins(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=9 * 10**9))
+    with pytest.raises(LangmergeError, match=r"take 10 GB and the disk has 9\.0 GB left"):
+        bench_merge.check_room(tmp_path / "new")
