@@ -94,6 +94,12 @@ def _key(x):
     return np.int32(np.float32(x).view(np.int32) & _LIMIT)
 
 
+@njit(inline="always")
+def _one_more(count, here):
+    # Without the cast numba counts in 64 bits, at a quarter of the speed.
+    return np.int32(count + (np.int32(1) if here else np.int32(0)))
+
+
 @njit(**_COMPILE)
 def _bins_of(model, ref, bins):
     for j in range(len(bins)):
@@ -126,8 +132,7 @@ def count_keys(model, ref, counts):
 def _hits(model, ref, high):
     hits = np.int32(0)
     for j in range(len(model)):
-        inside = (_key(_delta(model, ref, j)) >> np.int32(15)) == high
-        hits += np.int32(1) if inside else np.int32(0)
+        hits = _one_more(hits, (_key(_delta(model, ref, j)) >> np.int32(15)) == high)
     return hits
 
 
@@ -150,8 +155,7 @@ def _count_at(model, ref, cut):
     above, at, largest = np.int32(0), np.int32(0), np.int32(0)
     for i in range(len(model)):
         key = _key(_delta(model, ref, i))
-        above += np.int32(1) if key > cut else np.int32(0)
-        at += np.int32(1) if key == cut else np.int32(0)
+        above, at = _one_more(above, key > cut), _one_more(at, key == cut)
         largest = key if key > largest else largest
     return above, at, largest
 
@@ -214,7 +218,7 @@ def descend(counts, k):
 def _ties_in(model, ref, cut):
     count = np.int32(0)
     for i in range(len(model)):
-        count += np.int32(1) if _key(_delta(model, ref, i)) == cut else np.int32(0)
+        count = _one_more(count, _key(_delta(model, ref, i)) == cut)
     return np.int64(count)
 
 
@@ -243,7 +247,7 @@ def _ties_here(model, ref, start, stop, cut, left):
 def _segment(ct, sft, ref, start, n, cuts, left):
     """The next entries for which one smallest kept key a model is right; counts `left` down."""
     cut_ct, cut_sft = np.int32(cuts[0]), np.int32(cuts[1])
-    stop = min(start + _BLOCK, n) if left[0] > 0 or left[1] > 0 else n
+    stop = min(start + (_BLOCK if left[0] > 0 or left[1] > 0 else _LONG), n)
     ties_ct = _ties_here(ct, ref, start, stop, cut_ct, left[0])
     ties_sft = _ties_here(sft, ref, start, stop, cut_sft, left[1])
     low_ct = np.int32(cut_ct + (1 if left[0] == 0 else 0))
@@ -414,8 +418,7 @@ def _signs(ct, sft, ref, low_ct, low_sft, scalars, bonus):
         a = _kept(_delta(ct, ref, i), low_ct) * before_ct
         b = _kept(_delta(sft, ref, i), low_sft) * before_sft
         lean = a + _raised(b, factor, bonus)
-        plus += np.int32(1) if lean > 0 else np.int32(0)
-        minus += np.int32(1) if lean < 0 else np.int32(0)
+        plus, minus = _one_more(plus, lean > 0), _one_more(minus, lean < 0)
     return plus, minus
 
 
