@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -294,3 +296,33 @@ def test_an_output_that_holds_something_is_left_alone(models, tmp_path):
 )
 def test_diagnose_names_wrong_settings(models, arguments, says):
     assert says in fails("diagnose", *(models / name for name in NAMES), *arguments)
+
+
+FRESH = """
+import sys
+from pathlib import Path
+from langmerge.cli import app
+for recipe in sys.argv[1:]:
+    for extra in (["--plan"], ["--threads", "2"]):
+        app(["merge", recipe, str(Path(recipe).with_name("out")), *extra], standalone_mode=False)
+    print("loaded:", *sorted({"torch", "pandas", "transformers"} & set(sys.modules)))
+"""
+
+
+def test_a_merge_by_compiled_loops_does_not_wait_for_torch(models, tmp_path):
+    slack = {"variant": "reference", "slack": 0.5, "slack_kind": "additive"}
+    recipes = {
+        "ties_sv": {"parameters": slack},
+        "average": {"base_model": None},
+        "task_arithmetic": {"parameters": {"weight": 0.5}},
+        "slerp": {"parameters": {"t": 0.5}, "base_model": "ct"},  # no compiled loop: the control
+    }
+    files = []
+    for method, raw in recipes.items():
+        (tmp_path / method).mkdir()
+        files.append(written(models, tmp_path / method, merge_method=method, **raw))
+    command = [sys.executable, "-c", FRESH, *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("loaded:")]
+    assert loaded == [[], [], [], ["torch"]]

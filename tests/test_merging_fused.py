@@ -243,8 +243,10 @@ def test_no_kernel_swallows_what_is_no_number(model, bad):
     scalars = np.ones(kernels.SCALARS, np.float32)
     scalars[kernels.FLOOR] = 0
     for bonus in (None, np.float32(0.1), np.float32(np.inf)):
-        largest = kernels.merge_ties(base, ct, sft, base, out, cuts, left, scalars, bonus, None)
-        assert largest >= kernels.NOT_FINITE
+        for scaled in (None, True):
+            how = (scalars, bonus, None, scaled, True)
+            largest = kernels.merge_ties(base, ct, sft, base, out, cuts, left, *how)
+            assert largest >= kernels.NOT_FINITE
     largest = kernels.add_weighted(base, ct, sft, base, out, one, one, one, one)
     assert largest >= kernels.NOT_FINITE
     if model != "base":

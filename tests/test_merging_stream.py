@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from langmerge import checkpoints, merging
+from langmerge import bench_merge, checkpoints, merging
+from langmerge.dtypes import Dtype
 from langmerge.errors import LangmergeError
 from langmerge.files import sha256
 from langmerge.merging import shards, stream, stream_diagnostics
@@ -84,6 +86,7 @@ def job(folders, method="ties", dtype=None, **params):
     settings = settings_from(row.parameters(params))
     base = folders / "base" if row.base else None
     models = (folders / "ct", folders / "sft")
+    dtype = Dtype.of(dtype) if dtype else None
     return Job(method, base, models, lambda _: settings, dtype, f"merge_method: {method}\n")
 
 
@@ -254,6 +257,24 @@ def test_buffers_are_left_out_and_whole_numbers_copied(folders):
     save(folders / "sft", {**made["sft"], "steps": torch.arange(5) + 1})
     with pytest.raises(LangmergeError, match=r"steps: .* only floating-point"):
         stream.run(job(folders), folders / "other")
+
+
+def test_threads_begin_with_the_largest_tensors(folders):
+    units = stream.Opened(job(folders)).weights
+    pairs, together = [], threading.Barrier(2)
+
+    def record(unit):
+        pairs.append(unit.name)
+        together.wait()  # so that two threads go on in pairs
+        return unit.name
+
+    found = stream.each(units[:6], record, 2)
+    assert found == [unit.name for unit in units[:6]]
+    sizes = sorted((unit.numel for unit in units[:6]), reverse=True)
+    begun = [math.prod(SHAPES[name]) for name in pairs]
+    assert [sorted(begun[at : at + 2]) for at in (0, 2, 4)] == [
+        sorted(sizes[at : at + 2]) for at in (0, 2, 4)
+    ]
 
 
 KILLED = """
@@ -606,8 +627,30 @@ def test_diagnostics_complain_as_in_memory(folders):
 
 def test_a_layout_fills_shards_and_lets_one_tensor_exceed_them():
     tensors = {
-        name: (torch.float32, (size,)) for name, size in zip("abcd", (10, 10, 100, 1), strict=True)
+        name: (Dtype.F32, (size,)) for name, size in zip("abcd", (10, 10, 100, 1), strict=True)
     }
     layout = shards.lay_out(tensors, 80)
     assert [shard.tensors for shard in layout.shards] == [("a", "b"), ("c",), ("d",)]
     assert np.all([place.start % 4 == 0 for place in layout.places.values()])
+
+
+def test_ratios_of_a_benchmark_are_of_what_was_measured():
+    def runs(*walls, memory=1):
+        return [bench_merge.Measured(wall, 0.0, memory) for wall in walls]
+
+    found = {"ties, 1 thread": runs(4, 2, 3, memory=5), "ties, 2 threads": runs(2)}
+    assert bench_merge.ratios(found) == {"TIES, one thread / two": 1.5}
+    found |= {"mergekit ties, 1 thread": runs(90, memory=40), "read three, write one": runs(1.5)}
+    assert bench_merge.ratios(found) == {
+        "mergekit's TIES / TIES": 30,
+        "reading three and writing one / TIES": 0.5,
+        "TIES, one thread / two": 1.5,
+        "peak memory, mergekit's TIES / TIES": 8,
+    }
+
+
+def test_a_benchmark_asks_for_room_before_it_begins(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=9 * 10**9))
+    with pytest.raises(LangmergeError, match=r"take 10 GB and the disk has 9\.0 GB left"):
+        bench_merge.check_room(tmp_path / "new")

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langmerge import paths
+from langmerge.dtypes import Dtype
 from langmerge.errors import LangmergeError
 from langmerge.merging import METHODS, hub, recipe, sparsify
 from langmerge.merging.methods import merge_models
@@ -305,7 +306,7 @@ def test_a_job_has_the_models_in_order_and_the_recipe_as_it_is(tmp_path):
     assert (job.method, job.base) == ("ties", tmp_path / "base")
     assert job.models == (tmp_path / "ct", tmp_path / "sft")
     assert job.names == tuple(str(tmp_path / name) for name in ("base", "ct", "sft"))
-    assert job.out_dtype == torch.bfloat16
+    assert job.out_dtype is Dtype.BF16
     assert job.recipe_text == text
     assert job.settings("model.layers.2.w")["layers"] == 3
     assert recipe.parse({**yaml.safe_load(text), "out_dtype": None}).job().out_dtype is None

@@ -4,6 +4,8 @@ Each merge runs in a process of its own, on checkpoints of random weights in the
 TinyLlama; runs of the two programs alternate. ::
 
     python -m langmerge.bench_merge /tmp/bench --size 1.1B --mergekit /path/to/mergekit-yaml
+
+`make bench` does the same after the study's figures.
 """
 
 from __future__ import annotations
@@ -15,17 +17,20 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from langmerge.dtypes import Dtype
 from langmerge.errors import LangmergeError, nearest
+from langmerge.later import torch
 from langmerge.merging import shards
 
 #: Vocabulary, width, key-value width, MLP width, layers.
@@ -52,6 +57,19 @@ RECIPES = {
     "{model: sft, parameters: {weight: 0.5}}]\n",
 }
 MERGEKIT = ("ties", "linear")
+#: What two measurements say together: a name, then what is divided by what.
+RATIOS = {
+    "mergekit's TIES / TIES": ("mergekit ties, 1 thread", "ties, 1 thread"),
+    "mergekit's TIES / TIES with slack": ("mergekit ties, 1 thread", "ties_sv, 1 thread"),
+    "mergekit's linear / linear": ("mergekit linear, 1 thread", "linear, 1 thread"),
+    "reading three and writing one / TIES": ("read three, write one", "ties, 1 thread"),
+    "whole model's threshold / each tensor's": ("ties, whole model, 1 thread", "ties, 1 thread"),
+    "TIES, one thread / two": ("ties, 1 thread", "ties, 2 threads"),
+    "TIES with slack, one thread / two": ("ties_sv, 1 thread", "ties_sv, 2 threads"),
+}
+_MEMORY = "peak memory, mergekit's TIES / TIES"
+#: Bytes that three checkpoints of 1.1 billion parameters and a merge of them take.
+ROOM = 10 * 10**9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +98,7 @@ def make(folder: Path, size: str = "1.1B", seed: int = 0) -> None:
         "tie_word_embeddings": False,
         "torch_dtype": "bfloat16",
     }
-    tensors = {name: (torch.bfloat16, shape) for name, shape in shapes(size).items()}
+    tensors = {name: (Dtype.BF16, shape) for name, shape in shapes(size).items()}
     layout = shards.lay_out(tensors, SHARD_BYTES)
     writers = {
         model: shards.Writer(folder / model, layout, f"{size} {seed} {model}")
@@ -190,7 +208,7 @@ def run(
     threads: tuple[int, ...] = (1, 2),
 ) -> dict[str, list[Measured]]:
     """Measure all recipes in alternating runs; print and return what was measured."""
-    # In a process of its own: a child begins with the peak memory of the parent it forks from.
+    # In a process of its own, as said in `run_all`.
     maker = multiprocessing.get_context("spawn").Process(target=make, args=(folder, size))
     maker.start()
     maker.join()
@@ -225,6 +243,69 @@ def run(
     return found
 
 
+def run_all(folder: Path | None = None, mergekit: str | None = None, rounds: int = 3) -> None:
+    """Merges of 1.1 billion parameters on disk and of five million in memory, and their ratios.
+
+    folder: where the checkpoints go, and stay; None for a temporary one.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        command = [sys.executable, "-m", "langmerge.bench_merge", str(folder or temporary)]
+        command += ["--rounds", str(rounds), *(("--mergekit", mergekit) if mergekit else ())]
+        # In a process of its own, and a small one: a child begins with the peak memory of the
+        # parent it forks from.
+        subprocess.run(command, check=True)
+
+
+def check_room(folder: Path | None = None) -> None:
+    """Raise LangmergeError where the checkpoints of `run_all` would not fit."""
+    place = folder or Path(tempfile.gettempdir())
+    place.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(place).free
+    if free < ROOM and not (place / "sft" / "config.json").exists():
+        raise LangmergeError(
+            f"{place}: the merges that are measured take {ROOM / 1e9:.0f} GB and the disk has "
+            f"{free / 1e9:.1f} GB left. Name another place by --folder, or leave them out by "
+            "--only study."
+        )
+
+
+def in_memory(merges: int = 100, seed: int = 0) -> float:
+    """The median seconds of a TIES merge of five million parameters in a `Sweep`, on one thread.
+
+    What merges share was made before.
+    """
+    from langmerge.merging.sweep import Sweep  # the measured processes begin with our memory
+
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(seed)
+    spreads = {"base": SPREAD, "ct": SPREAD_CT, "sft": SPREAD_SFT}
+    made = {
+        model: {n: torch.randn(s, generator=generator) * spread for n, s in shapes("5M").items()}
+        for model, spread in spreads.items()
+    }
+    base = made["base"]
+    ct, sft = ({n: base[n] + tau for n, tau in made[model].items()} for model in ("ct", "sft"))
+    sweep, seconds = Sweep(base, ct, sft), []
+    for number in range(merges + 3):  # the first ones compile, and look thresholds up
+        start = time.perf_counter()
+        sweep.merge("ties")
+        if number >= 3:
+            seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+def ratios(found: Mapping[str, Sequence[Measured]]) -> dict[str, float]:
+    """Quotients of median wall times (and of peak memory) of what was measured, by `RATIOS`."""
+    walls = {name: float(np.median([one.wall for one in runs])) for name, runs in found.items()}
+    pairs = {name: pair for name, pair in RATIOS.items() if set(pair) <= set(found)}
+    quotients = {name: walls[one] / walls[other] for name, (one, other) in pairs.items()}
+    theirs, mine = RATIOS["mergekit's TIES / TIES"]
+    if {theirs, mine} <= set(found):
+        peaks = [max(one.memory for one in found[name]) for name in (theirs, mine)]
+        quotients[_MEMORY] = peaks[0] / peaks[1]
+    return quotients
+
+
 def _threads(count: int) -> str:
     return f"{count} thread{'s' * (count > 1)}"
 
@@ -235,6 +316,8 @@ def _show(found: dict[str, list[Measured]]) -> None:
         wall, cpu = (f"{np.median([getattr(r, k) for r in runs]):.2f}" for k in ("wall", "cpu"))
         table.add_row(name, wall, cpu, f"{max(r.memory for r in runs) / 1e6:,.0f}", str(len(runs)))
     Console().print(table)
+    for name, quotient in ratios(found).items():
+        Console().print(f"{name}: {quotient:.2f}")
 
 
 def main(
@@ -246,6 +329,7 @@ def main(
     """Measure merges."""
     folder.mkdir(parents=True, exist_ok=True)
     run(folder.resolve(), size, mergekit, rounds)
+    print(f"one TIES merge of five million parameters in memory: {in_memory() * 1e3:.2f} ms")
 
 
 if __name__ == "__main__":

@@ -19,25 +19,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 
+from langmerge.dtypes import Dtype
 from langmerge.errors import LangmergeError, nearest
+from langmerge.later import torch
 
-#: What a header of a safetensors file calls the types of torch.
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
 #: The files that may hold a model, in the order in which they are looked for.
 WEIGHTS = (
     "model.safetensors.index.json",
@@ -63,7 +50,7 @@ class Entry:
     """
 
     name: str
-    dtype: torch.dtype
+    dtype: Dtype
     shape: tuple[int, ...]
     file: Path
     data: np.ndarray
@@ -79,17 +66,16 @@ class Entry:
         if not self.numel:
             return torch.empty(self.shape)
         # A copy first: torch wants memory that it may write to.
-        raw = torch.from_numpy(self.data.copy()).view(self.dtype).reshape(self.shape)
+        raw = torch.from_numpy(self.data.copy()).view(self.dtype.in_torch).reshape(self.shape)
         return raw.float()
 
     def values(self, start: int, stop: int) -> np.ndarray:
         """Entries start to stop as numpy: bf16 as uint16, other types as they are."""
-        kind = np.uint16 if self.dtype is torch.bfloat16 else _numpy_dtype(self.dtype)
-        size = np.dtype(kind).itemsize
+        size = self.dtype.itemsize
         raw = self.data[start * size : stop * size]
         if raw.ctypes.data % size:  # a file may put a tensor anywhere
             raw = raw.copy()
-        values = raw.view(kind)
+        values = raw.view(self.dtype.in_numpy)
         values.flags.writeable = False
         return values
 
@@ -98,10 +84,6 @@ class Entry:
         # Memory that is no file's would be lost, not read again.
         if self.mapped:
             drop_pages(self.data[start:stop])
-
-
-def _numpy_dtype(dtype: torch.dtype) -> np.dtype:
-    return torch.empty(0, dtype=dtype).numpy().dtype
 
 
 class Checkpoint:
@@ -304,14 +286,14 @@ def _read_safetensors(file: Path) -> Iterator[Entry]:
         mapped = np.frombuffer(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     header.pop("__metadata__", None)
     for name, about in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        if about["dtype"] not in DTYPES:
+        if about["dtype"] not in Dtype.__members__:
             raise LangmergeError(
                 f"{file}: {name} stores {about['dtype']}; only floating-point weights can be "
                 "merged. Dequantize the model before merging."
             )
         start, stop = (8 + length + offset for offset in about["data_offsets"])
         shape = tuple(about["shape"])
-        yield Entry(name, DTYPES[about["dtype"]], shape, file, mapped[start:stop])
+        yield Entry(name, Dtype[about["dtype"]], shape, file, mapped[start:stop])
 
 
 def _read_bin(file: Path) -> Iterator[Entry]:
@@ -334,12 +316,13 @@ def _read_bin(file: Path) -> Iterator[Entry]:
     for name, tensor in state.items():
         if not isinstance(tensor, torch.Tensor) or tensor.is_sparse or tensor.is_quantized:
             raise LangmergeError(f"{file}: {name!r} is no dense tensor.")
-        if tensor.dtype not in NAMES:
+        dtype = Dtype.of(tensor.dtype)
+        if dtype is None:
             raise LangmergeError(f"{file}: {name} stores {tensor.dtype}; it cannot be merged.")
         plain = tensor.detach().contiguous()
         data = plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else np.empty(0, "u1")
         mapped = plain.data_ptr() == tensor.data_ptr()
-        yield Entry(name, tensor.dtype, tuple(tensor.shape), file, data, mapped)
+        yield Entry(name, dtype, tuple(tensor.shape), file, data, mapped)
 
 
 def _madvise():

@@ -23,8 +23,6 @@ from langmerge.paper_eval import data_bytes
 from langmerge.paper_run import Setting, merged_bytes
 
 _SIZE = 1024  # of the matrices whose product measures a device
-#: What `stream.plan` estimates for methods with compiled loops, whatever the model's size.
-_MERGING = (300 << 20) + 2 * stream.KEEP_MAPPED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +65,7 @@ def plan(chosen: Chosen, pinned: Pinned, setting: Setting) -> Plan:
         fetch=fetch + data,
         disk=fetch + data + merged,
         free=_free(hub_fetch.cache_folder()),
-        merge_memory=_MERGING,
+        merge_memory=stream.COMPILED_MEMORY,
         evaluation_memory=int(1.2 * parameters * DTYPES[setting.dtype].itemsize),
         download_seconds=download,
         merge_seconds=merging,
@@ -96,7 +94,7 @@ def measured_seconds(chosen: Chosen, setting: Setting) -> float | None:
 
 def speed(setting: Setting, seconds: float = 0.2) -> float:
     """Floating-point operations a second that a product of matrices reaches here and now."""
-    dtype = DTYPES[setting.dtype]
+    dtype = DTYPES[setting.dtype].in_torch
     one = torch.ones(_SIZE, _SIZE, dtype=dtype, device=setting.device)
 
     def product() -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-
 from langmerge.errors import LangmergeError
+from langmerge.later import torch
 from langmerge.merging.combine import weigh, weighted_sum
 from langmerge.merging.task_vectors import check_numbers, tensor_dot, tensor_norm
 from langmerge.merging.tensors import Settings, Tensors, layer_of
@@ -22,19 +21,24 @@ _COLLINEAR = 0.9995
 
 def average(tensors: Tensors, settings: Settings) -> torch.Tensor:
     """``sum_i w_i * theta_i``, divided by ``sum_i w_i`` where `normalize` says so."""
-    weights = _weights(settings)
+    weights = checked_weights(settings)
     # 1 * theta is a multiplication here: an average at its end is a tensor of its own.
     total = tensors.models[0] * weights[0]
     for theta, weight in zip(tensors.models[1:], weights[1:], strict=True):
         total.add_(theta * weight)
     if settings.get("normalize"):
-        if abs(_total(weights)) < 1e-8:
-            raise LangmergeError(
-                f"the weights {', '.join(map(str, weights))} add up to 0 and have no mean: give "
-                "others, or `normalize: false`."
-            )
+        check_total(weights, _total(weights))
         total.div_(_total(weights))
     return total
+
+
+def check_total(weights: Sequence[float], total: float) -> None:
+    """Raise LangmergeError for weights whose sum a mean cannot be divided by."""
+    if abs(total) < 1e-8:
+        raise LangmergeError(
+            f"the weights {', '.join(map(str, weights))} add up to 0 and have no mean: give "
+            "others, or `normalize: false`."
+        )
 
 
 def task_arithmetic(tensors: Tensors, settings: Settings) -> torch.Tensor:
@@ -46,7 +50,7 @@ def add_weighted(
     tensors: Tensors, taus: Sequence[torch.Tensor], settings: Settings
 ) -> torch.Tensor:
     """The base plus lambda times the weighted sum of these task vectors."""
-    weights, lambda_ = _weights(settings), settings["lambda_"]
+    weights, lambda_ = checked_weights(settings), settings["lambda_"]
     check_numbers(lambda_=lambda_)
     tau = weighted_sum(taus, weights)
     if settings.get("normalize"):
@@ -141,7 +145,8 @@ def _layers(settings: Settings, name: str, layers: int) -> int:
     return int(value) if value >= 1 else round(value * layers)
 
 
-def _weights(settings: Settings) -> tuple[float, ...]:
+def checked_weights(settings: Settings) -> tuple[float, ...]:
+    """The models' weights; LangmergeError unless they are finite numbers."""
     weights = settings["weight"]
     check_numbers(**{f"weight {number}": weight for number, weight in enumerate(weights, 1)})
     return weights

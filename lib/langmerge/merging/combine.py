@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from langmerge.errors import LangmergeError, nearest
+from langmerge.later import torch
 
 COMBINES = ("mean", "sum")
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
-import torch
 
 from langmerge.errors import LangmergeError, nearest
+from langmerge.later import pandas as pd
+from langmerge.later import torch
 from langmerge.merging import ties as ties_steps
 from langmerge.merging.combine import agreeing
 from langmerge.merging.methods import METHODS, settings_from, tensors_of
@@ -26,9 +25,6 @@ from langmerge.merging.task_vectors import (
 )
 from langmerge.merging.tensors import Settings, Tensors, layer_of, surveyed
 from langmerge.merging.ties import Ties
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MODELS = ("ct", "sft")
 FATES = ("kept", "trimmed", "outvoted")
@@ -79,8 +75,6 @@ def diagnose_vectors(vectors: TaskVectors, **params: object) -> pd.DataFrame:
     settings, tensors = diagnosed_settings(params), tensors_of(vectors).values()
     found = surveyed(ties_steps.survey, lambda: ((one, settings) for one in tensors))
     rows = [diagnose_tensor(one, its) for one, its in found]
-    import pandas as pd  # a third of a second, which a merge need not wait for
-
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

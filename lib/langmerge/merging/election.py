@@ -15,13 +15,13 @@ import math
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
+from typing import TypeAlias
 
 from langmerge.errors import LangmergeError, nearest
+from langmerge.later import torch
 from langmerge.merging.task_vectors import tensor_rms
 
-Election = Callable[..., torch.Tensor]
+Election: TypeAlias = "Callable[..., torch.Tensor]"
 
 SLACK_KINDS = ("multiplicative", "additive")
 

@@ -13,12 +13,13 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 
 from langmerge.merging import averages, kernels, methods
 from langmerge.merging import ties as ties_steps
+from langmerge.merging.election import check_slack
 from langmerge.merging.magnitudes import EVERYTHING, Cut, Source, tensor_cuts
-from langmerge.merging.tensors import Settings, Tensors
+from langmerge.merging.task_vectors import check_numbers
+from langmerge.merging.tensors import Settings
 from langmerge.merging.ties import Ties
 
 _F32 = np.float32
@@ -61,34 +62,26 @@ class Fused(Protocol):
 def fused_for(row: methods.Method, settings: Settings) -> Fused | None:
     """The compiled form of a method for two models, or None."""
     if row.tensor in (ties_steps.merge, methods.ties_sv):
+        if row.tensor is methods.ties_sv:
+            check_slack(settings["slack"], settings["slack_kind"])
         ties = Ties.of(settings)
         ours = ties.election is None and ties.row.vote == "sum" and len(ties.weight) == 2
         return FusedTies(ties) if ours and len(ties.density) == 2 else None
     if row.tensor not in (*WEIGHTED_MODELS, averages.task_arithmetic):
         return None
-    _check(row, settings)
     if row.tensor is methods.average:
+        methods.check_alpha(settings["alpha"])
         return FusedAverage((settings["alpha"], 1 - settings["alpha"]), 1.0)
-    if row.tensor is averages.average and len(settings["weight"]) == 2:
-        return FusedAverage(settings["weight"], _total(settings) or 1.0)
-    if row.tensor is averages.task_arithmetic and len(settings["weight"]) == 2:
-        total = _total(settings)
-        by = total if abs(total) >= 1e-8 else 1.0  # weights that cancel: the sum, as there
-        return FusedArithmetic(settings["weight"], by, settings["lambda_"])
-    return None
-
-
-def _check(row: methods.Method, settings: Settings) -> None:
-    """Let the torch function complain about settings that make no sense, on an empty tensor."""
-    nothing = torch.empty(0)
-    row.tensor(Tensors("", nothing, (nothing, nothing)), settings)
-
-
-def _total(settings: Settings) -> float:
-    """What `normalize` divides by, in fp32; 0 where it is not asked for."""
-    if not settings.get("normalize"):
-        return 0.0
-    return float(_F32(settings["weight"][0]) + _F32(settings["weight"][1]))
+    weights = averages.checked_weights(settings)
+    if len(weights) != 2:
+        return None
+    total = float(_F32(weights[0]) + _F32(weights[1])) if settings.get("normalize") else 1.0
+    if row.tensor is averages.average:
+        averages.check_total(weights, total)
+        return FusedAverage(weights, total)
+    check_numbers(lambda_=settings["lambda_"])
+    by = total if abs(total) >= 1e-8 else 1.0  # weights that cancel: the sum, as there
+    return FusedArithmetic(weights, by, settings["lambda_"])
 
 
 class FusedAverage:
@@ -133,6 +126,11 @@ class FusedTies:
         scalars[places] = 1 / scalars[places]
         return scalars, True
 
+    @functools.cached_property
+    def _scaled(self) -> bool | None:
+        """None where all that is multiplied by is 1."""
+        return None if all(self.scalars[kernels.WEIGHTS] == 1) else True
+
     def prepare(self, source: Source, n: int) -> Merger:
         """Find the thresholds of a tensor, and what an additive slack is worth in it."""
         return self.merger(self.cuts(source, n), source)
@@ -146,14 +144,21 @@ class FusedTies:
             raise ValueError("a variant that trims the whole model has to be surveyed first")
         return tuple(cut_at(threshold) for threshold in ties.thresholds)
 
-    def merger(self, cuts: tuple[Cut, ...], source: Source) -> Merger:
-        """The merge of one tensor whose cuts are known."""
+    def merger(self, cuts: tuple[Cut, ...], source: Source, finite: bool = False) -> Merger:
+        """The merge of one tensor whose cuts are known.
+
+        finite: its entries are known to be finite, and nobody asks for the largest key.
+        """
         keys, left = as_arrays(cuts)
         scalars, inverse = self._inverted
-        bonus = self.bonus(cuts, source)
+        bonus, scaled = self.bonus(cuts, source), self._scaled
+        # A weight may make an entry infinite that is not.
+        watched = None if finite and scaled is None else True
 
         def merge(slab: Slab, out: np.ndarray) -> int:
-            return kernels.merge_ties(*slab, out, keys, left, scalars, bonus, inverse)
+            return kernels.merge_ties(
+                *slab, out, keys, left, scalars, bonus, inverse, scaled, watched
+            )
 
         return merge
 

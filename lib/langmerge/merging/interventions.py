@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import torch
-
+from langmerge.later import torch
 from langmerge.merging import ties as ties_steps
 from langmerge.merging.combine import weigh
 from langmerge.merging.task_vectors import check_numbers

@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
+from langmerge.dtypes import Dtype
 from langmerge.merging.tensors import Settings
 
 
@@ -27,7 +26,7 @@ class Job:
     base: Path | None
     models: tuple[Path, ...]
     settings: Callable[[str], Settings]
-    out_dtype: torch.dtype | None
+    out_dtype: Dtype | None
     recipe_text: str
     names: tuple[str, ...] = ()
     tokenizer: Path | None = None

@@ -10,9 +10,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
-import torch
-
 from langmerge.errors import LangmergeError, nearest
+from langmerge.later import torch
 from langmerge.merging import averages, interventions, sparsify
 from langmerge.merging import ties as ties_steps
 from langmerge.merging.combine import weigh
@@ -90,10 +89,15 @@ class Method:
 def average(tensors: Tensors, settings: Settings) -> torch.Tensor:
     """``alpha * theta_ct + (1 - alpha) * theta_sft``; alpha is the share of CT."""
     alpha = settings["alpha"]
+    check_alpha(alpha)
+    return averages.average(tensors, {"weight": (alpha, 1 - alpha)})
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise LangmergeError unless alpha is a share."""
     check_numbers(alpha=alpha)
     if not 0 <= alpha <= 1:
         raise LangmergeError(f"alpha {alpha}: the share of CT has to be from 0 to 1.")
-    return averages.average(tensors, {"weight": (alpha, 1 - alpha)})
 
 
 def ties_sv(tensors: Tensors, settings: Settings) -> torch.Tensor:
@@ -488,20 +492,21 @@ def merge(
     theta_ct: StateDict,
     theta_sft: StateDict,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     **params: object,
 ) -> StateDict:
     """Merge a CT and an SFT model of one base by a method of the table.
 
-    Computed in fp32 whatever the storage dtypes and returned in `dtype`. Raises LangmergeError
-    for an unknown method or parameter (nearest named), and for models that do not fit.
+    Computed in fp32 whatever the storage dtypes and returned in `dtype` (None: fp32). Raises
+    LangmergeError for an unknown method or parameter (nearest named), and for models that do not
+    fit.
     """
     vectors = TaskVectors.of(theta_base, theta_ct, theta_sft)
     return merge_vectors(method, vectors, dtype=dtype, **params)
 
 
 def merge_vectors(
-    method: str, vectors: TaskVectors, *, dtype: torch.dtype = torch.float32, **params: object
+    method: str, vectors: TaskVectors, *, dtype: torch.dtype | None = None, **params: object
 ) -> StateDict:
     """As `merge`, from task vectors that a sweep shares."""
     row = method_named(method)
@@ -514,7 +519,7 @@ def merge_models(
     tensors: Mapping[str, Tensors],
     settings: Callable[[str], Settings],
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> StateDict:
     """Merge tensors held in memory, any number of models: survey, then tensor by tensor.
 
@@ -529,6 +534,7 @@ def merge_models(
     def passes() -> Iterable[tuple[Tensors, Settings]]:
         return ((one, {**settings(name), **layers}) for name, one in tensors.items())
 
+    dtype = dtype or torch.float32
     return {one.name: row.tensor(one, its).to(dtype) for one, its in surveyed(row.survey, passes)}
 
 
@@ -544,9 +550,14 @@ def check_settings(
     small = {name: Tensors(name, zeros if row.base else None, (ones,) * models) for name in names}
     for name, merged in merge_models(row, small, settings).items():
         if not torch.isfinite(merged).all():
-            raise LangmergeError(
-                f"{name}: {row.name} makes numbers that are not finite of {dict(settings(name))}."
-            )
+            raise not_finite(row, name, settings(name))
+
+
+def not_finite(row: Method, name: str, settings: Settings) -> LangmergeError:
+    """What `check_settings` says of settings that make too large numbers of small ones."""
+    return LangmergeError(
+        f"{name}: {row.name} makes numbers that are not finite of {dict(settings)}."
+    )
 
 
 def tensors_of(vectors: TaskVectors) -> dict[str, Tensors]:

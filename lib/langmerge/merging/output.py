@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 import yaml
 
 from langmerge import __version__
 from langmerge.checkpoints import Checkpoint
+from langmerge.dtypes import Dtype
 from langmerge.files import write_text
 
 GENERATION = ("generation_config.json",)
@@ -91,7 +91,7 @@ def side_files(
 
 
 def write_side_files(
-    out: Path, source: Checkpoint, files: Mapping[str, Path], dtype: torch.dtype | None, tied: bool
+    out: Path, source: Checkpoint, files: Mapping[str, Path], dtype: Dtype | None, tied: bool
 ) -> None:
     """Copy them, and write a configuration that says what the weights are."""
     for name, path in files.items():
@@ -101,7 +101,7 @@ def write_side_files(
     config = dict(source.config)
     if dtype is not None:
         key = "dtype" if "dtype" in config else "torch_dtype"
-        config[key] = str(dtype).removeprefix("torch.")
+        config[key] = dtype.value
     if not tied and config.get("tie_word_embeddings"):
         config["tie_word_embeddings"] = False
     config.pop("_name_or_path", None)

@@ -21,10 +21,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from langmerge import paths
+from langmerge.dtypes import Dtype
 from langmerge.errors import LangmergeError, nearest, readable
 from langmerge.files import read_yaml
 from langmerge.merging import hub
@@ -33,7 +33,7 @@ from langmerge.merging.methods import METHODS, Method
 from langmerge.merging.parameters import Parameter, check, parameters_of, resolve
 from langmerge.merging.tensors import Settings, layer_of
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {dtype.value: dtype for dtype in (Dtype.F32, Dtype.BF16, Dtype.F16)}
 #: Methods of mergekit that are not here.
 OTHERS = (
     "arcee_fusion",

@@ -8,6 +8,7 @@ that was killed goes on where it stopped and ends with the same bytes.
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 import threading
@@ -15,10 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import torch
 import xxhash
 
-from langmerge.checkpoints import NAMES
+from langmerge.dtypes import Dtype
 from langmerge.errors import LangmergeError
 from langmerge.files import write_text
 
@@ -61,7 +61,7 @@ class Layout(NamedTuple):
         return sum(shard.size for shard in self.shards)
 
 
-def lay_out(tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], shard_bytes: int) -> Layout:
+def lay_out(tensors: Mapping[str, tuple[Dtype, tuple[int, ...]]], shard_bytes: int) -> Layout:
     """Spread tensors over shards in their order; only one that is larger alone exceeds a shard."""
     groups: list[list[str]] = []
     filled = 0
@@ -84,12 +84,12 @@ def lay_out(tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], shard_by
     return Layout(tuple(shards), places)
 
 
-def _size(dtype: torch.dtype, shape: Sequence[int]) -> int:
-    return torch.Size(shape).numel() * dtype.itemsize
+def _size(dtype: Dtype, shape: Sequence[int]) -> int:
+    return math.prod(shape) * dtype.itemsize
 
 
 def _header(
-    tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
+    tensors: Mapping[str, tuple[Dtype, tuple[int, ...]]],
 ) -> tuple[bytes, dict[str, int], int]:
     """A safetensors header, where each tensor starts, and the file's size."""
     # Wide types first: then every tensor is aligned to its own width, as readers like it.
@@ -101,7 +101,7 @@ def _header(
         offsets[name] = end
         end += _size(dtype, shape)
         about[name] = {
-            "dtype": NAMES[dtype],
+            "dtype": dtype.name,
             "shape": list(shape),
             "data_offsets": [offsets[name], end],
         }

@@ -11,9 +11,9 @@ import numbers
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from langmerge.errors import LangmergeError, nearest
+from langmerge.later import torch
 from langmerge.merging.task_vectors import StateDict, check_numbers
 
 #: How a random method makes up for what it drops: see `drop_at_random`.

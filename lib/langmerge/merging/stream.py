@@ -20,20 +20,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
 import xxhash
 
 from langmerge import __version__, files
-from langmerge.checkpoints import (
-    NAMES,
-    Checkpoint,
-    Entry,
-    align,
-    fingerprint,
-)
+from langmerge.checkpoints import Checkpoint, Entry, align, fingerprint
+from langmerge.dtypes import Dtype
 from langmerge.errors import LangmergeError
+from langmerge.later import torch
 from langmerge.merging import kernels, magnitudes, output, shards
 from langmerge.merging import methods as table
 from langmerge.merging.fused import Fused, FusedTies, Slab, as_arrays, fused_for
@@ -58,16 +54,19 @@ SAMPLE = 1 << 18
 SHARD_BYTES = 5 * 10**9
 #: What the compiled loops count in.
 _LARGEST = 1 << 32
-_FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_FUSED_DTYPES = (Dtype.F32, Dtype.BF16, Dtype.F16)
 #: Keys that are rounded to infinity in a type.
 _TOO_LARGE = {
-    torch.float32: kernels.NOT_FINITE,
-    torch.bfloat16: 0x7F7F8000,
-    torch.float16: int(np.float32(65520).view(np.int32)),
+    Dtype.F32: kernels.NOT_FINITE,
+    Dtype.BF16: 0x7F7F8000,
+    Dtype.F16: int(np.float32(65520).view(np.int32)),
 }
-#: What Python, torch and numba take, in bytes, and rough seconds for each entry: an estimate.
-_IMPORTS = 300 << 20
+#: What Python and numba take, in bytes, and torch where it is needed; rough seconds for each entry:
+#: estimates.
+_IMPORTS, _TORCH = 180 << 20, 180 << 20
 _SECONDS = {"average": 1.2e-9, "ties": 3.5e-9, "torch": 60e-9}
+#: What a merge by compiled loops takes, in bytes, whatever the model's size.
+COMPILED_MEMORY = _IMPORTS + 2 * KEEP_MAPPED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +137,7 @@ class Unit:
     name: str
     base: Entry | None
     models: tuple[Entry, ...]
-    dtype: torch.dtype
+    dtype: Dtype
     settings: Settings
     fused: Fused | None
     copied: bool
@@ -191,6 +190,41 @@ class Unit:
         return (self.base, *self.models)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Small:
+    """Four numbers in place of a tensor, as a survey and a merge look at it."""
+
+    name: str
+    fused: Fused
+    arrays: tuple[np.ndarray | None, np.ndarray, np.ndarray]
+    numel: int = 4
+
+    @classmethod
+    def of(cls, unit: Unit) -> _Small:
+        """In the unit's types, for which the loops are compiled anyway."""
+        base = None if unit.base is None else _narrowed(np.zeros(cls.numel, np.float32), unit.base)
+        some = np.array([1, 2, -3, 4], np.float32)
+        return cls(unit.name, unit.fused, (base, *(_narrowed(some, one) for one in unit.models)))
+
+    def slabs(self) -> tuple[tuple[np.ndarray | None, np.ndarray, np.ndarray]]:
+        """See `Unit`."""
+        return (self.arrays,)
+
+    def sample(self, runs: int = 1) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+        """See `Unit`."""
+        return self.arrays
+
+    def drop(self, start: int, stop: int) -> None:
+        """See `Unit`: there are no pages here."""
+
+
+class _Trial(NamedTuple):
+    """What a survey asks of an opened job."""
+
+    weights: list[_Small]
+    names: tuple[str, ...] = ()
+
+
 class Opened:
     """A job whose checkpoints are open and fit together."""
 
@@ -210,12 +244,7 @@ class Opened:
         entries, self.tied = align(self.checkpoints)
         layers = count_layers(entries)
         self.units = {name: self._unit(name, its, layers, fused) for name, its in entries.items()}
-        table.check_settings(
-            self.row,
-            [unit.name for unit in self.weights],
-            lambda name: self.units[name].settings,
-            len(job.models),
-        )
+        self._check_settings()
         self.layout = shards.lay_out(
             {name: (unit.dtype, unit.models[0].shape) for name, unit in self.units.items()},
             shard_bytes,
@@ -236,11 +265,25 @@ class Opened:
         loops = fused_for(self.row, settings) if can else None
         return Unit(name, base, models, dtype, settings, loops, False)
 
+    @property
+    def compiled(self) -> bool:
+        """Whether all tensors are merged by compiled loops."""
+        return all(unit.fused is not None for unit in self.weights)
+
+    def _check_settings(self) -> None:
+        """Try the settings on a few numbers first: LangmergeError before the first byte is read."""
+        if self.compiled:
+            _try_out(self.row, self.weights)
+        else:
+            names = [unit.name for unit in self.weights]
+            settings = {unit.name: unit.settings for unit in self.weights}
+            table.check_settings(self.row, names, settings.__getitem__, len(self.job.models))
+
     def _check_equal(self, name: str, entries: Sequence[Entry]) -> None:
         for label, entry in zip(self.names[1:], entries[1:], strict=True):
             same = entry.dtype == entries[0].dtype and np.array_equal(entry.data, entries[0].data)
             if not same:
-                kind = str(entries[0].dtype).removeprefix("torch.")
+                kind = entries[0].dtype.value
                 raise LangmergeError(
                     f"{name}: {self.names[0]} stores {kind} and {label} something else; only "
                     "floating-point weights can be merged. Dequantize the models, or drop the "
@@ -260,7 +303,7 @@ class Opened:
     @property
     def dtypes(self) -> tuple[str, ...]:
         """The types that the output has, e.g. ("BF16",)."""
-        return tuple(sorted({NAMES[unit.dtype] for unit in self.units.values()}))
+        return tuple(sorted({unit.dtype.name for unit in self.units.values()}))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -296,7 +339,7 @@ def plan(job: Job, out: Path, *, fused: bool = True, shard_bytes: int = SHARD_BY
     opened = Opened(job, fused=fused, shard_bytes=shard_bytes)
     _check_out(opened, out, resume=(out / shards.JOURNAL).exists())
     loops = [unit.fused for unit in opened.weights]
-    compiled = all(one is not None for one in loops)
+    compiled = opened.compiled
     passes = _passes(opened, loops)
     largest = max((unit.numel for unit in opened.weights), default=0)
     in_fp32 = largest * 4 * (len(opened.checkpoints) + 4)
@@ -316,7 +359,7 @@ def plan(job: Job, out: Path, *, fused: bool = True, shard_bytes: int = SHARD_BY
         dtypes=opened.dtypes,
         fused=compiled,
         tied=opened.tied,
-        memory=_IMPORTS + ((2 * KEEP_MAPPED) if compiled else in_fp32),
+        memory=COMPILED_MEMORY if compiled else _IMPORTS + _TORCH + in_fp32,
         seconds=opened.parameters * _SECONDS[kind] * (1.2 if passes > 2 else 1),
         free=_free(out),
         notes=opened.notes,
@@ -345,7 +388,7 @@ def run(
     opened = Opened(job, fused=fused, shard_bytes=shard_bytes)
     _check_out(opened, out, resume)
     _check_disk(opened, out)
-    with _one_torch_thread():
+    with contextlib.nullcontext() if opened.compiled else _one_torch_thread():
         writer = Writer(out, opened.layout, opened.fingerprint())
         try:
             resumed = len(writer.done)
@@ -437,7 +480,7 @@ def _merge_by_torch(
         raise not_finite(opened, unit)
     inputs = [xxhash.xxh3_128(entry.data).hexdigest() for entry in unit.entries]
     unit.drop(0, unit.numel)
-    merged = opened.row.tensor(tensors, {**unit.settings, **found}).to(unit.dtype)
+    merged = opened.row.tensor(tensors, {**unit.settings, **found}).to(unit.dtype.in_torch)
     if bad := merged.numel() - int(torch.isfinite(merged).sum()):
         raise _overflow(unit, bad)
     data = merged.contiguous().reshape(-1).view(torch.uint8).numpy() if merged.numel() else b""
@@ -448,7 +491,7 @@ def _merge_by_torch(
 def _merge_fused(unit: Unit, found: Mapping[str, object], writer: Writer) -> dict[str, object]:
     fused = _with(unit.fused, found)
     merger = fused.prepare(unit, unit.numel)
-    kind = np.uint16 if unit.dtype is torch.bfloat16 else np.float32
+    kind = np.uint16 if unit.dtype is Dtype.BF16 else np.float32
     buffer = np.empty(min(SLAB, unit.numel), kind)
     written = xxhash.xxh3_128()
     read = [xxhash.xxh3_128() for _ in unit.entries]
@@ -458,7 +501,7 @@ def _merge_fused(unit: Unit, found: Mapping[str, object], writer: Writer) -> dic
         out = buffer[: stop - start]
         if merger(Slab(base, arrays[-2], arrays[-1], base), out) >= _TOO_LARGE[unit.dtype]:
             raise NotFinite
-        data = out.astype(np.float16) if unit.dtype is torch.float16 else out
+        data = out.astype(np.float16) if unit.dtype is Dtype.F16 else out
         writer.write(unit.name, start * unit.dtype.itemsize, data)
         written.update(data)
         for entry, digest in zip(unit.entries, read, strict=True):
@@ -506,6 +549,11 @@ def _survey(opened: Opened, threads: int) -> Mapping[str, object]:
         return {}
     if not all(isinstance(unit.fused, FusedTies) for unit in opened.weights):
         return opened.row.survey(_passes_of(opened))
+    return _survey_ties(opened, threads)
+
+
+def _survey_ties(opened: Opened | _Trial, threads: int) -> Mapping[str, object]:
+    """The same for TIES by compiled loops."""
     ties = opened.weights[0].fused.ties
     found: dict[str, object] = {}
     if ties.row.trim != "per-tensor":
@@ -524,7 +572,7 @@ def _passes_of(opened: Opened) -> Passes:
     return passes
 
 
-def thresholds(opened: Opened, ties: Ties, threads: int) -> tuple[float, ...]:
+def thresholds(opened: Opened | _Trial, ties: Ties, threads: int) -> tuple[float, ...]:
     """The thresholds of the whole model, from histograms that are added up over all tensors."""
     for unit in opened.weights:
         if (density := unit.fused.ties.density) != ties.density:
@@ -654,7 +702,9 @@ def each(
                 progress(done, len(units))
         return found
     with ThreadPoolExecutor(threads) as pool:
-        futures = {pool.submit(call, unit): number for number, unit in enumerate(units)}
+        # The largest first: begun last it would keep one thread busy while the others wait.
+        order = sorted(range(len(units)), key=lambda number: -units[number].numel)
+        futures = {pool.submit(call, units[number]): number for number in order}
         try:
             for done, future in enumerate(as_completed(futures), start=1):
                 found[futures[future]] = future.result()
@@ -703,18 +753,39 @@ def not_finite(opened: Opened, unit: Unit) -> LangmergeError:
 
 def _as_floats(entry: Entry, start: int, stop: int) -> np.ndarray:
     values = entry.values(start, stop)
-    if entry.dtype is torch.bfloat16:
+    if entry.dtype is Dtype.BF16:
         return (values.astype(np.uint32) << 16).view(np.float32)
     return values
 
 
 def _overflow(unit: Unit, bad: int | None = None) -> LangmergeError:
-    kind = str(unit.dtype).removeprefix("torch.")
+    kind = unit.dtype.value
     many = "merged entries" if bad is None else f"{bad} of {unit.numel} merged entries"
     return LangmergeError(
         f"{unit.name}: {many} are too large for {kind}. Choose another out_dtype (bfloat16 and "
         "float32 reach further than float16), or smaller weights or lambda."
     )
+
+
+def _narrowed(values: np.ndarray, entry: Entry) -> np.ndarray:
+    """Small whole numbers as the kernels take those of an entry."""
+    if entry.dtype is Dtype.BF16:
+        values = (values.view(np.uint32) >> 16).astype(np.uint16)
+    values.flags.writeable = False
+    return values
+
+
+def _try_out(row: table.Method, units: Sequence[Unit]) -> None:
+    """As `methods.check_settings`, by the compiled loops."""
+    trial = _Trial([_Small.of(unit) for unit in units])
+    asks = row.survey is not None and units and isinstance(units[0].fused, FusedTies)
+    found = _survey_ties(trial, 1) if asks else {}
+    for unit, small in zip(units, trial.weights, strict=True):
+        merger = _with(unit.fused, found).prepare(small, small.numel)
+        base, *models = small.arrays
+        out = np.empty(small.numel, np.uint16 if unit.dtype is Dtype.BF16 else np.float32)
+        if merger(Slab(base, *models, base), out) >= kernels.NOT_FINITE:
+            raise table.not_finite(row, unit.name, unit.settings)
 
 
 def _inputs(
@@ -740,7 +811,7 @@ def _digest(opened: Opened, digests: Mapping[str, str], number: int | None) -> s
         unit = opened.units[name]
         dtype = unit.dtype if number is None else unit.entries[number].dtype
         shape = list(unit.models[0].shape)
-        whole.update(json.dumps([name, NAMES[dtype], shape, digests[name]]).encode())
+        whole.update(json.dumps([name, dtype.name, shape, digests[name]]).encode())
     return whole.hexdigest()
 
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from langmerge.errors import LangmergeError
+from langmerge.later import pandas as pd
 from langmerge.merging import diagnostics, election, kernels
 from langmerge.merging import ties as ties_steps
 from langmerge.merging.fused import FusedTies, as_arrays, floor_of, sft_rms, slack_terms

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
-import torch
 
+from langmerge.later import torch
 from langmerge.merging import kernels, magnitudes
 from langmerge.merging import methods as table
 from langmerge.merging.fused import (
@@ -65,10 +66,16 @@ class Sweep:
         self.vectors = TaskVectors(**{part: self._views(flat) for part, flat in self._flat.items()})
         self._sorted: dict[tuple[str, str], np.ndarray] = {}
         self._known: dict[tuple[str, str, float, int], Cut] = {}
+        self._all_known: dict[tuple[object, ...], dict[str, tuple[Cut, ...]]] = {}
+        # A merge of small tensors would spend a good part of its time on making views of them.
+        self._pieces = {
+            name: (self._slab(place, "tau_ct", "tau_sft"), self._whole(name))
+            for name, place in self._places.items()
+        }
         self._thresholds: dict[tuple[str, float], float] = {}
 
     def merge(
-        self, method: str, *, dtype: torch.dtype = torch.float32, **params: object
+        self, method: str, *, dtype: torch.dtype | None = None, **params: object
     ) -> StateDict:
         """The merge of `merge_vectors`, equal to it, by the compiled loops where there are any."""
         row = table.method_named(method)
@@ -80,14 +87,17 @@ class Sweep:
             fused = FusedTies(dataclasses.replace(fused.ties, **self._survey(fused.ties)))
         out = np.empty_like(self._flat["theta_base"])
         if isinstance(fused, FusedTies):
-            for name, place in self._places.items():
-                merge = fused.merger(self._cuts(name, fused.ties), self._whole(name))
-                merge(self._slab(place, "tau_ct", "tau_sft"), out[place])
+            for name, cuts in self._all_cuts(fused.ties).items():
+                slab, whole = self._pieces[name]
+                fused.merger(cuts, whole, True)(slab, out[self._places[name]])
         else:
             vectors = "theta" if row.tensor in WEIGHTED_MODELS else "tau"
             slab = self._slab(slice(None), f"{vectors}_ct", f"{vectors}_sft")
             fused.prepare(Whole(*slab[:3]), len(out))(slab, out)
-        return {name: tensor.to(dtype) for name, tensor in self._views(out).items()}
+        merged = self._views(out)
+        if dtype in (None, torch.float32):
+            return merged
+        return {name: tensor.to(dtype) for name, tensor in merged.items()}
 
     def _flatten(self, state: StateDict) -> np.ndarray:
         flat = np.empty(sum(shape.numel() for shape in self._shapes.values()), np.float32)
@@ -96,8 +106,9 @@ class Sweep:
         return flat
 
     def _views(self, flat: np.ndarray) -> StateDict:
-        whole = torch.from_numpy(flat)
-        return {name: whole[self._places[name]].view(self._shapes[name]) for name in self._shapes}
+        parts = torch.from_numpy(flat).split([shape.numel() for shape in self._shapes.values()])
+        named = zip(self._shapes.items(), parts, strict=True)
+        return {name: part.view(shape) for (name, shape), part in named}
 
     def _slab(self, place: slice, ct: str, sft: str) -> Slab:
         flat = self._read
@@ -106,6 +117,13 @@ class Sweep:
     def _whole(self, name: str) -> Whole:
         place = self._places[name]
         return Whole(None, self._read["tau_ct"][place], self._read["tau_sft"][place])
+
+    def _all_cuts(self, ties: Ties) -> Mapping[str, tuple[Cut, ...]]:
+        """The cuts of every tensor, made once for all merges that differ in other settings."""
+        asked = (ties.row.trim, ties.row.at_least, ties.density, ties.thresholds)
+        if asked not in self._all_known:
+            self._all_known[asked] = {name: self._cuts(name, ties) for name in self._places}
+        return self._all_known[asked]
 
     def _cuts(self, name: str, ties: Ties) -> tuple[Cut, ...]:
         if ties.row.trim != "per-tensor":
@@ -157,7 +175,6 @@ class Sweep:
         return self._thresholds[tau, density]
 
     def _leaning(self, name: str, ties: Ties) -> int:
-        place, cuts = self._places[name], self._cuts(name, ties)
-        ct, sft = self._read["tau_ct"][place], self._read["tau_sft"][place]
-        bonus = FusedTies(ties).bonus(cuts, self._whole(name))
-        return kernels.majority(ct, sft, None, *as_arrays(cuts), scalars_of(ties), bonus)
+        cuts, whole = self._all_cuts(ties)[name], self._pieces[name][1]
+        scalars, bonus = scalars_of(ties), FusedTies(ties).bonus(cuts, whole)
+        return kernels.majority(whole.ct, whole.sft, None, *as_arrays(cuts), scalars, bonus)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import NamedTuple
-
-import torch
+from typing import NamedTuple, TypeAlias
 
 from langmerge.errors import LangmergeError, nearest
+from langmerge.later import torch
 
-StateDict = dict[str, torch.Tensor]
+StateDict: TypeAlias = "dict[str, torch.Tensor]"
 
 
 class TaskVectors(NamedTuple):

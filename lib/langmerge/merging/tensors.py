@@ -11,11 +11,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
-
-import torch
+from typing import NamedTuple, TypeAlias
 
 from langmerge.errors import LangmergeError
+from langmerge.later import torch
 
 
 class Tensors(NamedTuple):
@@ -46,7 +45,7 @@ class Tensors(NamedTuple):
 #: value for each model in tuples (``weight``, ``density``, ``epsilon``, ``gamma``), and ``layers``.
 Settings = Mapping[str, object]
 #: A method: the merged tensor in fp32. Pure, and it leaves its arguments as they are.
-TensorFunction = Callable[[Tensors, Settings], torch.Tensor]
+TensorFunction: TypeAlias = "Callable[[Tensors, Settings], torch.Tensor]"
 #: All tensors with their settings, once more at each call.
 Passes = Callable[[], Iterable[tuple[Tensors, Settings]]]
 #: What a method must know of the whole model before the first merge.

@@ -17,9 +17,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import torch
-
 from langmerge.errors import LangmergeError
+from langmerge.later import torch
 from langmerge.merging import combine as combining
 from langmerge.merging import election as electing
 from langmerge.merging.election import Election, Variant

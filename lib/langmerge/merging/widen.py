@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from langmerge.errors import LangmergeError
+from langmerge.later import torch
 from langmerge.merging.task_vectors import check_numbers
 from langmerge.merging.tensors import Settings, Tensors
 
