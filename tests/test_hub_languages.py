@@ -7,7 +7,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from langmerge import cli, hub_languages, languages, paper, paper_chapter, paper_rows, paths
+from langmerge import cli, hub_languages, languages, paper, paths
 from langmerge.errors import LangmergeError
 from langmerge.merging import recipe
 
@@ -97,20 +97,3 @@ def test_the_page_names_the_released_checkpoints_and_commands():
         assert command.split()[0] == "paper"
         for option in (word for word in command.split() if word.startswith("--")):
             assert option in help_, command
-
-
-def row(**changes):
-    told = {name: None for name in paper_rows.COLUMNS}
-    told |= {"schema": 1, "triple": "paper", "language": "tam_Taml", "task": "t", "role": "merge"}
-    told |= {"method": "ties_sv", "params": {"slack": 2.0}, "value": 0.5, "stderr": 0.125}
-    return told | {"chance": 0.25, "provenance": {"time": "now"}, "dtype": "float32"} | changes
-
-
-def test_the_chapter_shows_the_last_row_of_each_model_and_no_trial(tmp_path):
-    assert paper_chapter.page(tmp_path) == paper_chapter.NONE_YET
-    rows = [row(value=0.1), row(value=0.75, stderr=None), row(role="ct", params={}, limit=5)]
-    paper_rows.append(tmp_path / "paper-tam_Taml.jsonl", rows)
-    page = paper_chapter.page(tmp_path)
-    assert "| ties_sv slack 2 | 0.750 |" in page
-    assert "0.100" not in page
-    assert "| ct |" not in page

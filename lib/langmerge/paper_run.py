@@ -33,6 +33,7 @@ from langmerge.paper_eval import (
     default_device,
     default_dtype,
 )
+from langmerge.paper_results import diagnosis_file, items_file
 from langmerge.provenance import provenance
 
 Tell = Callable[[str], None]
@@ -170,10 +171,10 @@ def vocabulary(repository: Repository) -> dict[str, int] | None:
 def diagnose(
     chosen: Chosen, pinned: Pinned, folders: Mapping[str, Path], threads: int, tell: Tell
 ) -> None:
-    """What TIES would throw away, by slack: figure and numbers in the run's folder, once."""
+    """What TIES would throw away, by slack: numbers beside the rows, and a figure, once."""
     slacks = sorted({0.0, *(m.slack for m in chosen.models if m.slack is not None)})
     about = {"commits": pinned.commits(), "slacks": [f"{slack:g}" for slack in slacks]}
-    path = chosen.folder / "diagnosis.json"
+    path = diagnosis_file(chosen.results)
     if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["about"] == about:
         return
     tell("Diagnosing: what TIES throws away")
@@ -182,6 +183,7 @@ def diagnose(
     found = stream_diagnostics.diagnose(*triple, params, slacks, threads=threads)
     plotting.save(diagnosis.figure(found), chosen.folder / "diagnosis")
     content = diagnosis.as_json(found, {"about": about, **params, "variant": "weighted"})
+    path.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
@@ -276,7 +278,7 @@ class _Stages:
 
     def _keep_items(self, key: str, found: Evaluation) -> None:
         """Every item's outcome, beside the rows: differences between models are paired on them."""
-        path = items_file(self.chosen, key, found.task)
+        path = items_file(self.chosen.results, key, found.task)
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(path, found.items.to_json(orient="records", lines=True))
 
@@ -317,11 +319,6 @@ class _Stages:
         return {
             role: f"{one.name}@{one.commit}" for role, one in {**models, "data": dataset}.items()
         }
-
-
-def items_file(chosen: Chosen, key: str, task: str) -> Path:
-    """Where the outcomes of a model on a task's items are kept."""
-    return chosen.results.with_suffix("") / f"{key}-{task}.jsonl"
 
 
 def _layers(folder: Path) -> int:
