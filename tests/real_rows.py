@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from langmerge import paper, paper_results, paper_rows, paths
+from langmerge import hub_rows, paper, paper_results, paths
 
 #: Texts of a task; every text has as many questions.
 TEXTS, QUESTIONS = 120, 2
@@ -25,22 +25,27 @@ def answers(accuracy: float, seed: int = 0) -> np.ndarray:
     return (order < round(accuracy * TEXTS * QUESTIONS)).astype(float)
 
 
-def row(it: paper.Chosen, model: paper.Model, task: str, value: float, **changes: object) -> dict:
+def row(
+    it: paper.Chosen, model: paper.Model, task: str, value: float, **changes: object
+) -> hub_rows.Row:
     """One whole row."""
     commit = changes.pop("commit", "a" * 40)
     roles = paper.ROLES if model.role == "merge" else (model.role,)
     named = {role: f"{it.references[role]}@{commit}" for role in roles}
-    slack = model.slack
     made = {"time": "2020-01-01T00:00:00", "langmerge": "0", "commit": "c", "cpu": "a", "cores": 1}
-    told = dict.fromkeys(paper_rows.COLUMNS) | {
-        "schema": paper_rows.VERSION,
+    told = {
+        "schema": hub_rows.VERSION,
         "key": f"{model.title}-{commit[:4]}".replace(" ", "-"),
         "triple": it.triple_name,
         "language": it.language.code,
+        "model": f"{it.references['base']}@{commit}",
         "role": model.role,
         "method": model.method,
-        "params": json.loads(json.dumps(dict(model.params)).replace("Infinity", '"inf"')),
-        "slack": "inf" if slack == float("inf") else slack,
+        "setting": model.setting,
+        "params": dict(model.params),
+        "ct_tokens": None if model.role in ("ct", "merge") else 0,
+        "sft_tokens": None if model.role in ("sft", "merge") else 0,
+        "seed": None,
         "task": task,
         "metric": "acc_norm" if "sib200" in task else "acc",
         "value": value,
@@ -53,7 +58,7 @@ def row(it: paper.Chosen, model: paper.Model, task: str, value: float, **changes
         "device": "cuda:0",
         "provenance": made,
     }
-    return told | changes
+    return hub_rows.made(told | changes)
 
 
 def keep(
@@ -75,24 +80,24 @@ def keep(
         for task in it.tasks:
             found = answers(value)
             made = row(it, model, task, float(found.mean()), **changes)
-            paper_rows.append(file, [made])
+            hub_rows.append(file, [made])
             items(file, made, found)
     diagnosed(file, it, discarded)
     return file
 
 
-def items(file: Path, made: dict, found: np.ndarray) -> None:
+def items(file: Path, made: hub_rows.Row, found: np.ndarray) -> None:
     """The outcomes of a row's items, beside the rows."""
     number = np.arange(len(found))
     frame = pd.DataFrame(
         {
-            "task": made["task"],
+            "task": made.task,
             "item": number.astype(str),
             "concept": (number // QUESTIONS).astype(str),
-            made["metric"]: found,
+            made.metric: found,
         }
     )
-    path = paper_results.items_file(file, made["key"], made["task"])
+    path = paper_results.items_file(file, made.key, made.task)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(frame.to_json(orient="records", lines=True))
 

@@ -17,6 +17,7 @@ from langmerge import (
     cli,
     files,
     hub_fetch,
+    hub_rows,
     offline,
     paper,
     paper_eval,
@@ -24,7 +25,6 @@ from langmerge import (
     paper_page,
     paper_plan,
     paper_results,
-    paper_rows,
     paper_run,
     paper_testable,
 )
@@ -32,6 +32,7 @@ from langmerge import hub_languages as hub_names
 from langmerge.checkpoints import Checkpoint
 from langmerge.errors import LangmergeError
 from langmerge.merging import merge
+from langmerge.scale import contributed
 
 TIES = "weight 0.5 density 0.7"
 MERGES = (
@@ -70,7 +71,7 @@ def chosen(place, **changes):
 
 
 def rows(place):
-    return paper_rows.read(chosen(place).results)
+    return hub_rows.frame(chosen(place).results)
 
 
 def fails(result):
@@ -106,7 +107,7 @@ def test_the_whole_run_evaluates_parts_and_merges_on_all_tasks(place, done):
     found = rows(place)
     assert set(found["task"]) == {"belebele_tam_Taml", "langmerge_sib200_tam_Taml"}
     assert found.groupby("task")["key"].nunique().to_dict() == dict.fromkeys(set(found["task"]), 7)
-    assert list(found.columns) == list(paper_rows.COLUMNS)
+    assert list(found.columns) == [*hub_rows.FIELDS, "slack"]
     assert set(found[found["task"] == "belebele_tam_Taml"]["n"]) == {8}
     assert set(found[found["task"] == "langmerge_sib200_tam_Taml"]["n"]) == {7}
     assert found["value"].between(0, 1).all()
@@ -409,12 +410,23 @@ def test_the_laptops_triple_is_for_its_languages():
         paper.choose("tam_Taml", "laptop")
 
 
-def test_a_row_without_the_schemas_columns_is_not_written(tmp_path):
-    with pytest.raises(LangmergeError, match="value"):
-        paper_rows.append(
-            tmp_path / "rows.jsonl", [{name: 1 for name in paper_rows.COLUMNS if name != "value"}]
-        )
-    assert not (tmp_path / "rows.jsonl").exists()
-    (tmp_path / "rows.jsonl").write_text('{"schema": 0}\n')
-    with pytest.raises(LangmergeError, match="line 1"):
-        paper_rows.read(tmp_path / "rows.jsonl")
+def test_the_rows_of_a_run_can_be_contributed(place, done):
+    it = chosen(place)
+    found = contributed.check(it.results)
+    assert len(found) == len(it.models) * len(it.tasks)
+    merged = [row for row in found if row.role == "merge"]
+    assert {row.slack for row in merged if row.method == "ties_sv"} == {1.0, math.inf}
+    assert {row.ct_tokens for row in merged} == {None}
+    assert {row.ct_data for row in found if row.role == "ct"} == {"CulturaX"}
+    assert {(row.ct_tokens, row.sft_tokens) for row in found if row.role == "base"} == {(0, 0)}
+
+
+def test_a_row_that_is_none_of_the_schema_is_not_written_nor_read(tmp_path):
+    with pytest.raises(LangmergeError, match="value: Field required"):
+        hub_rows.made({"schema": hub_rows.VERSION, "language": "tam_Taml"})
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"schema": 1}\n')
+    with pytest.raises(LangmergeError, match=r"line 1.*no row of schema 2"):
+        hub_rows.frame(path)
+    path.write_text('{"schema": 1')
+    assert hub_rows.frame(path).empty, "half a line of a run that was killed"

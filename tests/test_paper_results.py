@@ -9,12 +9,12 @@ import synthetic
 from langmerge import (
     book,
     claims,
+    hub_rows,
     paper,
     paper_chapter,
     paper_notebook,
     paper_page,
     paper_results,
-    paper_rows,
     paper_verdicts,
     verdicts,
 )
@@ -70,9 +70,7 @@ def test_trials_other_types_and_earlier_commits_are_not_mixed_in():
     assert set(paper_results.load(it, limit=20).rows["limit"]) == {20}
     # A part at a new commit: what was merged from the old one is of another state.
     part = paper.Model("sft")
-    paper_rows.append(
-        file, [real_rows.row(it, part, it.tasks[0], 0.9, dtype="float32", commit="cc")]
-    )
+    hub_rows.append(file, [real_rows.row(it, part, it.tasks[0], 0.9, dtype="float32", commit="cc")])
     assert paper_results.load(it).models == ["base", "ct", "sft"]
 
 
@@ -80,7 +78,7 @@ def test_a_model_that_was_evaluated_twice_is_shown_as_it_was_last():
     file = real_rows.keep()
     it = real_rows.chosen()
     again = real_rows.row(it, paper.Model("ct"), it.tasks[0], 0.75, stderr=None)
-    paper_rows.append(file, [again])
+    hub_rows.append(file, [again])
     titles, lines = paper_page.scores(paper_results.load(it))
     shown = {line[0]: line[1:] for line in lines}
     assert titles == ["model", *it.tasks]
@@ -190,7 +188,7 @@ def test_of_several_languages_the_language_is_the_unit():
 def test_without_the_judged_slack_or_its_items_nothing_is_tested():
     file = real_rows.keep(gain=0.1)
     lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join(line for line in lines if '"slack": 1' not in line))
+    file.write_text("".join(line for line in lines if '"slack": 1.0}' not in line))
     found = judged("tam_Taml")
     assert {v.verdict for v in found.values()} == {"not tested"}
     assert "no merge by TIES with slack 1" in found["f3-accuracy"].note

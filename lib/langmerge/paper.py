@@ -101,13 +101,15 @@ class Model:
     @property
     def title(self) -> str:
         """What it is called in tables, such as ``ties_sv slack 2``."""
-        if self.role != "merge":
-            return self.role
-        told = [
+        return f"{self.method} {self.setting}".rstrip() if self.role == "merge" else self.role
+
+    @property
+    def setting(self) -> str:
+        """The parameters in words; empty for parts."""
+        return " ".join(
             f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in self.params.items()
-        ]
-        return " ".join([self.method, *told])
+        )
 
     @property
     def slack(self) -> float | None:

@@ -217,8 +217,7 @@ def _interval(effect: Effect) -> str:
 
 def _curve(rows: pd.DataFrame) -> pd.DataFrame:
     """The merges with an election by slack."""
-    found = rows[rows["slack"].notna()]
-    return found.assign(slack=found["slack"].astype(float)).sort_values("slack")
+    return rows[rows["slack"].notna()].sort_values("slack")
 
 
 def _panel(ax: Axes, rows: pd.DataFrame, task: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from langmerge import hub_fetch, paper_rows
+from langmerge import hub_fetch, hub_rows
 from langmerge.hub_languages import task_set
 from langmerge.merging import stream
 from langmerge.merging.recipe import DTYPES
@@ -88,7 +88,7 @@ def tokens_of_one(chosen: Chosen, setting: Setting) -> int:
 
 def measured_seconds(chosen: Chosen, setting: Setting) -> float | None:
     """What evaluating one model took in this run's rows on this device; None without such rows."""
-    rows = paper_rows.read(chosen.results)
+    rows = hub_rows.frame(chosen.results)
     same = rows[(rows["device"] == setting.device) & (rows["dtype"] == setting.dtype)]
     same = same[same["limit"].isna() if setting.limit is None else same["limit"] == setting.limit]
     each = same.drop_duplicates(["key", "task"]).groupby("task")["seconds"].median()

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 
 import pandas as pd
 
-from langmerge import hub_languages, paper, paper_rows, paths
+from langmerge import hub_languages, hub_rows, paper, paths
 from langmerge.errors import LangmergeError
 from langmerge.paper import ROLES, Chosen, Model
 
@@ -27,7 +26,7 @@ NOTEBOOK = "05_real_checkpoints"
 class Run:
     """The rows of a triple in a language: one state of the weights and data, one type, one limit.
 
-    rows: with the columns of `paper_rows` and `model`, what it is called; a model and task once.
+    rows: with the columns of `hub_rows` and `model`, what it is called; a model and task once.
     file: where the rows lie.
     """
 
@@ -45,7 +44,7 @@ class Run:
             key=lambda row: (
                 [*ROLES, "merge"].index(row.role),
                 methods.index(row.method),
-                -1.0 if pd.isna(row.slack) else float(row.slack),
+                -1.0 if pd.isna(row.slack) else row.slack,
             ),
         )
         return [row.model for row in ordered]
@@ -113,7 +112,7 @@ def load(chosen: Chosen, limit: int | None = None, dtype: str | None = None) -> 
     the command that makes them, where there are none.
     """
     file = next((path for path in files() if path.stem == chosen.name), chosen.results)
-    rows = present(paper_rows.read(file), limit, dtype)
+    rows = present(hub_rows.frame(file), limit, dtype)
     if rows.empty:
         cut = f", cut to {limit} items a task" if limit else ""
         command = f"langmerge paper --language {chosen.language.code}"
@@ -169,7 +168,7 @@ def runs() -> list[Run]:
         triple, _, language = file.stem.rpartition("-")
         if triple not in study.triples or language not in hub_languages.codes():
             continue
-        rows = present(paper_rows.read(file))
+        rows = present(hub_rows.frame(file))
         if len(rows):
             found.append(Run(paper.choose(language, triple, study), rows, file))
     return found
@@ -183,12 +182,6 @@ def items_file(rows: Path, key: str, task: str) -> Path:
 def diagnosis_file(rows: Path) -> Path:
     """Where it is kept what the election discards."""
     return rows.with_suffix("") / "diagnosis.json"
-
-
-def slack_of(value: object) -> float | None:
-    """The slack of a row as a number; None where there is no election."""
-    number = math.nan if value is None else float(value)
-    return None if math.isnan(number) else number
 
 
 def _split(reference: str) -> tuple[str, str, str]:

@@ -17,7 +17,7 @@ import pandas as pd
 import tokenizers
 import torch
 
-from langmerge import diagnosis, files, hub_fetch, paper_rows, plotting
+from langmerge import diagnosis, files, hub_fetch, hub_rows, plotting
 from langmerge.checkpoints import Checkpoint
 from langmerge.errors import LangmergeError, nearest
 from langmerge.hub_fetch import Repository
@@ -214,13 +214,13 @@ class _Stages:
 
     def rows(self) -> pd.DataFrame:
         """The rows of this very run: its commits and its setting."""
-        found = paper_rows.read(self.chosen.results)
+        found = hub_rows.frame(self.chosen.results)
         return found[found["key"].isin(set(self.keys.values()))].reset_index(drop=True)
 
     def evaluate(self, model: Model) -> None:
         """Evaluate one model on the tasks that it lacks."""
         key = self.keys[model.title]
-        done = paper_rows.read(self.chosen.results).query("key == @key")["task"]
+        done = hub_rows.frame(self.chosen.results).query("key == @key")["task"]
         tasks = [task for task in self.chosen.tasks if task not in set(done)]
         if not tasks:
             return
@@ -231,7 +231,8 @@ class _Stages:
         self.tell(f"Evaluating {model.title}: {', '.join(tasks)}")
         for found in self.judge.each(folder, tasks, **dataclasses.asdict(self.setting)):
             self._keep_items(key, found)
-            paper_rows.append(self.chosen.results, [self._row(model, key, weights, found)])
+            row = hub_rows.made(self._row(model, key, weights, found))
+            hub_rows.append(self.chosen.results, [row])
         if model.role == "merge" and not self.options.keep:
             shutil.rmtree(folder)
 
@@ -284,32 +285,46 @@ class _Stages:
 
     def _row(self, model: Model, key: str, weights: str, found: Evaluation) -> dict[str, object]:
         is_merge = model.role == "merge"
+        base = self.pinned.models["base"]
+        params = {name: _jsonable(value) for name, value in model.params.items()}
         return {
-            "schema": paper_rows.VERSION,
+            "schema": hub_rows.VERSION,
             "key": key,
             "triple": self.chosen.triple_name,
             "language": self.chosen.language.code,
+            "model": f"{base.name}@{base.commit}",
             "role": model.role,
             "method": model.method,
-            "params": {name: _jsonable(value) for name, value in model.params.items()},
-            "slack": None if model.slack is None else _jsonable(model.slack),
+            "setting": model.setting,
+            "params": params,
             "variant": "weighted" if model.slack is not None else "",
+            **self._trained(model),
+            "seed": None,
             "task": found.task,
             "metric": found.metric,
             "value": found.value,
             "stderr": found.stderr,
-            "others": found.others,
+            "others": dict(found.others),
             "n": len(found.items),
             "chance": found.chance,
+            "limit": self.setting.limit,
             "repositories": self._commits(model, found.task),
             "weights": weights,
             "merge_dtype": self.chosen.study.out_dtype if is_merge else None,
             "dtype": self.setting.dtype,
             "device": self.setting.device,
-            "limit": self.setting.limit,
             "seconds": round(found.seconds, 3),
             "tokens": found.tokens,
             "provenance": self.made,
+        }
+
+    def _trained(self, model: Model) -> dict[str, object]:
+        """Tokens are those that the checkpoints' authors state, and they state none."""
+        has_ct, has_sft = (model.role in (part, "merge") for part in ("ct", "sft"))
+        return {
+            "ct_tokens": None if has_ct else 0,
+            "sft_tokens": None if has_sft else 0,
+            "ct_data": (self.chosen.language.hub.ct_text or "") if has_ct else "",
         }
 
     def _commits(self, model: Model, task: str) -> dict[str, str]:

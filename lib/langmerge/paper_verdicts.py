@@ -21,7 +21,7 @@ from langmerge import claims, paper, paper_results
 from langmerge.claims import NOT_TESTED, Claim, Verdict
 from langmerge.errors import LangmergeError
 from langmerge.hub_languages import catalogue, task_set
-from langmerge.paper_results import PROFILE, Run, slack_of
+from langmerge.paper_results import PROFILE, Run
 
 FINDING = 3
 #: The triple of ``data/paper.yaml`` whose rows fill the column "at 7B".
@@ -184,7 +184,7 @@ def _pair(run: Run) -> dict[str, str]:
         setting: row.model
         for setting, (method, number) in wanted.items()
         for row in merges.itertuples()
-        if row.method == method and slack_of(row.slack) == number
+        if row.method == method and row.slack == number
     }
 
 
@@ -218,7 +218,7 @@ def _items(run: Run, task: str) -> pd.DataFrame:
                 correct=items[task_set(task)[0].metric],
                 method="ties_sv",
                 setting=setting,
-                slack=float(run.row(model, task)["slack"]),
+                slack=run.row(model, task)["slack"],
                 ct_tokens=_BUDGET,
             )
         )
