@@ -99,7 +99,8 @@ figure(
 # together. They speak of these items and these weights: released weights have no seeds.
 
 # %% tags=["hide-input"]
-fig = paper_page.difference_figure(run)
+differences = paper_page.differences(run)
+fig = paper_page.difference_figure(differences)
 figure(
     fig,
     name="fig-real-differences-XXlangXX",
@@ -109,7 +110,7 @@ figure(
 )
 
 # %% tags=["hide-input"]
-paper_page.difference_table(run)
+paper_page.difference_table(differences)
 
 # %% [markdown]
 # ## What the election discards

@@ -7,11 +7,13 @@ from types import SimpleNamespace
 
 import nbformat
 import numpy as np
+import papermill
 import pytest
 import synthetic
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from nbclient.exceptions import DeadKernelError
 
 from langmerge import (
     book,
@@ -65,6 +67,15 @@ def source(tmp_path, monkeypatch):
 
 def job(source, **parameters):
     return Job(source.with_suffix(".ipynb"), "ben_Beng", {"language": "ben_Beng", **parameters})
+
+
+def test_a_kernel_that_died_is_told_without_a_traceback(source, monkeypatch):
+    def died(*_, **__):
+        raise DeadKernelError("Kernel died")
+
+    monkeypatch.setattr(papermill, "execute_notebook", died)
+    with pytest.raises(LangmergeError, match=r"trial\.ipynb \(ben_Beng\): its kernel died"):
+        execution.execute([job(source)], processes=1)
 
 
 def test_a_notebook_is_executed_here_cleaned_labelled_and_kept(source, tmp_path):

@@ -241,7 +241,7 @@ def test_differences_are_those_of_the_rows(place, done):
     keys = {m.title: paper.key_of(it, m, pinned, **setting.key) for m in it.models}
     assert run.models == list(keys)
     value = rows(place).set_index(["key", "task"])["value"]
-    found = list(paper_page.differences(run))
+    found = paper_page.differences(run)
     assert len(found) == len(MERGES) * 3 * 2
     for merged, part, task, effect in found:
         expected = value[keys[merged], task] - value[keys[part], task]

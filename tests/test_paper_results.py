@@ -92,14 +92,15 @@ def test_a_model_that_was_evaluated_twice_is_shown_as_it_was_last():
 def test_differences_are_those_of_the_items_with_texts_as_clusters():
     real_rows.keep(gain=0.1)
     (run,) = runs("tam_Taml")
-    found = {(merge, part): e for merge, part, task, e in paper_page.differences(run)}
+    every = paper_page.differences(run)
+    found = {(merge, part): e for merge, part, task, e in every}
     assert found[SLACK, "ct"].estimate == pytest.approx(0.1)
     assert found[SLACK, "ct"].n_clusters == real_rows.TEXTS
     assert found[SLACK, "ct"].n == real_rows.TEXTS * real_rows.QUESTIONS
     assert found[TIES, "ct"].estimate == 0
     assert len(found) == len(run.merges) * 3
-    assert "+0.100" in paper_page.difference_table(run).data
-    alt = paper_page.difference_figure(run).alt_text
+    assert "+0.100" in paper_page.difference_table(every).data
+    alt = paper_page.difference_figure(every).alt_text
     assert f"of {len(run.merges)}, 1 clearly better and 0 clearly worse than ct" in alt
 
 
@@ -108,9 +109,8 @@ def test_what_lies_not_beside_the_rows_is_said_and_no_figure_is_empty():
     for path in file.with_suffix("").iterdir():
         path.unlink()
     (run,) = runs("tam_Taml")
-    assert "items are not here" in paper_page.difference_table(run).data
     assert "no diagnosis" in paper_page.discarded_table(run).data
-    for draw in (paper_page.difference_figure, paper_page.discarded_figure):
+    for draw in (paper_page.differences, paper_page.discarded_figure):
         with pytest.raises(LangmergeError, match="beside"):
             draw(run)
 
@@ -142,6 +142,16 @@ def test_the_book_has_a_page_for_every_run_and_none_without_rows():
         assert job.parameters["profile"] == "paper" and job.source.is_file()
         assert f"`/book/_executed/{job.language}/{job.source.stem}`" in page
     assert "Tamil" not in page and "| ct | 0.500 ± 0.020 |" in page
+
+
+def test_rows_without_their_items_are_a_table_in_the_book_and_no_page():
+    file = real_rows.keep()
+    next(file.with_suffix("").glob("base-*")).unlink()
+    toc = book.read_toc(book.require_checkout() / "_toc.yml")
+    assert paper_notebook.extend_toc(toc) == toc
+    page = paper_chapter.page()
+    assert "| ct | 0.500 ± 0.020 |" in page and "items are not here" in page
+    assert "{doc}" not in page
 
 
 # --- the verdict

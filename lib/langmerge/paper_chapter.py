@@ -22,12 +22,13 @@ def page() -> str:
 
 def _section(run: Run) -> str:
     its = run.chosen
+    missing = paper_page.lacking(run)
     link = f"{{doc}}`/book/_executed/{its.name}/{NOTEBOOK}`"
     return "\n\n".join(
         [
             f"**{its.language.name} (`{its.language.code}`)**",
             paper_page.about(run).data,
             paper_page.score_table(run).data,
-            f"Figures, differences and the verdict: {link}.",
+            missing or f"Figures, differences and the verdict: {link}.",
         ]
     )

@@ -14,11 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from langmerge import execution, paper_results, paths
-from langmerge.errors import LangmergeError
+from langmerge import execution, paper_page, paper_results, paths
 from langmerge.execution import Job
 from langmerge.paper import Chosen
-from langmerge.paper_results import NOTEBOOK, PROFILE
+from langmerge.paper_results import NOTEBOOK, PROFILE, Run
 
 #: The chapter that the notebooks stand below in the contents.
 CHAPTER = "book/real_models"
@@ -46,18 +45,23 @@ def job(chosen: Chosen, depends: str, **parameters: Any) -> Job:
     return Job(paths.notebooks() / f"{NOTEBOOK}.ipynb", chosen.name, given, depends)
 
 
-def write(chosen: Chosen, limit: int | None, dtype: str, study: Path | None = None) -> list[Path]:
-    """Execute the notebook for the rows of a run; its ``.ipynb`` and ``.html`` in the run's folder.
-
-    study: the file that the triple is from, where it is not the shipped one. Raises LangmergeError
-    where the packages that execute notebooks are missing; the rows are kept.
-    """
+def lacking(run: Run) -> str:
+    """Why a run's notebook cannot be executed here; empty where it can."""
     if any(importlib.util.find_spec(name) is None for name in ("papermill", "nbconvert")):
-        raise LangmergeError(
+        return (
             "The rows are kept. To see them as a notebook, install what executes it "
             "(`pip install 'langmerge[book]'`) and give the same command again: nothing is "
             "evaluated twice."
         )
+    return paper_page.lacking(run)
+
+
+def write(chosen: Chosen, limit: int | None, dtype: str, study: Path | None = None) -> list[Path]:
+    """Execute the notebook for the rows of a run; its ``.ipynb`` and ``.html`` in the run's folder.
+
+    study: the file that the triple is from, where it is not the shipped one. Raises LangmergeError
+    where a cell fails; the rows are kept.
+    """
     named = str(study.expanduser().resolve()) if study else None
     its = job(chosen, execution.surroundings(), limit=limit, dtype=dtype, study=named)
     execution.execute([its], processes=1)
@@ -90,15 +94,21 @@ def jobs(toc: Mapping[str, Any]) -> list[Job]:
     """The notebooks of this kind that contents list, for the runs that are here."""
     listed = {chapter["file"] for part in toc["parts"] for chapter in _below(part)}
     depends = execution.surroundings() if listed else ""
-    return [
-        job(run.chosen, depends) for run in paper_results.runs() if _page(run.chosen.name) in listed
-    ]
+    return [job(run.chosen, depends) for run in shown() if _page(run.chosen.name) in listed]
+
+
+def shown() -> list[Run]:
+    """The runs that have a page in the book: whole ones, with everything that it shows."""
+    return [run for run in paper_results.runs() if not paper_page.lacking(run)]
 
 
 def extend_toc(toc: dict[str, Any]) -> dict[str, Any]:
     """The contents with a page for every run that whole rows are here of, below `CHAPTER`."""
     toc = copy.deepcopy(toc)
-    pages = [{"file": _page(run.chosen.name)} for run in paper_results.runs()]
+    pages = [
+        {"file": _page(run.chosen.name), "title": f"Released checkpoints: {_title(run)}"}
+        for run in shown()
+    ]
     for part in toc["parts"]:
         for chapter in part["chapters"]:
             if chapter["file"] == CHAPTER and pages:
@@ -108,6 +118,11 @@ def extend_toc(toc: dict[str, Any]) -> dict[str, Any]:
 
 def _below(part: Mapping[str, Any]) -> list[dict[str, str]]:
     return [one for chapter in part["chapters"] for one in chapter.get("sections", [])]
+
+
+def _title(run: Run) -> str:
+    """Language and triple, for pages of one name would stand below each other."""
+    return f"{run.chosen.language.name}, {run.chosen.triple_name}"
 
 
 def _page(name: str) -> str:

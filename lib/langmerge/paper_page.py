@@ -7,7 +7,7 @@ cluster. The notebook of real checkpoints shows these, the command its table of 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from IPython.display import Markdown
@@ -19,9 +19,12 @@ from langmerge import diagnosis, plotting, statistics
 from langmerge.errors import LangmergeError
 from langmerge.hub_languages import task_set
 from langmerge.paper import ROLES, Chosen
-from langmerge.paper_results import Run
+from langmerge.paper_results import Run, items_file
 from langmerge.paper_testable import testable
 from langmerge.statistics import Effect
+
+#: A merge, a part, a task and the paired effect.
+Difference = tuple[str, str, str, Effect]
 
 _HEIGHT = 0.6  # where infinite slack stands beyond the largest finite one, on the axis' scale
 _VERSIONS = ("langmerge", "commit", "python", "torch", "transformers", "lm_eval")
@@ -66,14 +69,12 @@ def score_table(run: Run) -> Markdown:
     return markdown(*scores(run))
 
 
-def difference_table(run: Run) -> Markdown:
-    """`differences` for a page; says which items are not here where some are not."""
+def difference_table(found: Sequence[Difference]) -> Markdown:
+    """`differences` for a page."""
     lines = [
         [merge, part, task, f"{e.estimate:+.3f}", _interval(e), f"{e.n:,}", f"{e.n_clusters:,}"]
-        for merge, part, task, e in differences(run)
+        for merge, part, task, e in found
     ]
-    if not lines:
-        return Markdown(_no_items(run))
     heads = ["merge", "against", "task", "difference", "95 % interval", "items", "texts"]
     return markdown(heads, lines)
 
@@ -109,19 +110,24 @@ def sources(run: Run) -> Markdown:
     return markdown(["Provenance", ""], lines)
 
 
-def differences(run: Run) -> Iterator[tuple[str, str, str, Effect]]:
+def differences(run: Run) -> list[Difference]:
     """Every merge against each of its parts, by task: merge, part, task and the paired effect.
 
-    What lacks its items is left out.
+    What lacks its items is left out. Raises LangmergeError where all do.
     """
+    found = []
     for task in run.tasks:
         answers = {model: run.items(model, task) for model in run.models}
         for merge in run.merges:
             for part in ROLES:
                 pair = [(1.0, answers.get(merge)), (-1.0, answers.get(part))]
                 if all(items is not None for _, items in pair):
-                    found = statistics.contrast_scores(pair, shown_metric(task))
-                    yield merge, part, task, statistics.mean_of_items(found, "score")
+                    scored = statistics.contrast_scores(pair, shown_metric(task))
+                    effect = statistics.mean_of_items(scored, "score")
+                    found.append((merge, part, task, effect))
+    if not found:
+        raise LangmergeError(_no_items(run))
+    return found
 
 
 def slack_figure(run: Run) -> Figure:
@@ -142,14 +148,8 @@ def slack_figure(run: Run) -> Figure:
     return fig
 
 
-def difference_figure(run: Run) -> Figure:
-    """Every merge against its parts: differences with 95 % intervals, a panel a task.
-
-    Raises LangmergeError where the outcomes of the items are not here.
-    """
-    found = list(differences(run))
-    if not found:
-        raise LangmergeError(_no_items(run))
+def difference_figure(found: Sequence[Difference]) -> Figure:
+    """Every merge against its parts: differences with 95 % intervals, a panel a task."""
     with rc_context(plotting.STYLE):
         tasks = list(dict.fromkeys(task for _, _, task, _ in found))
         merges = list(dict.fromkeys(merge for merge, _, _, _ in found))
@@ -181,6 +181,16 @@ def markdown(titles: list[str], lines: list) -> Markdown:
     """A table for a page."""
     rows = [titles, ["---"] * len(titles), *lines]
     return Markdown("\n".join(f"| {' | '.join(map(str, row))} |" for row in rows))
+
+
+def lacking(run: Run) -> str:
+    """What the notebook of a run needs and is not here; empty where nothing is missing."""
+    if run.rows["slack"].isna().all():
+        return f"{run.file}: no merge with an election was evaluated, so there is no notebook."
+    for row in run.rows.itertuples():
+        if not items_file(run.file, row.key, row.task).is_file():
+            return _no_items(run)
+    return "" if run.diagnosis() is not None else _no_diagnosis(run)
 
 
 def _no_items(run: Run) -> str:
@@ -272,7 +282,7 @@ def _forest(ax: Axes, effects: Mapping[tuple[str, str], Effect], merges: list[st
     ax.axvline(0, color="#888888", linewidth=1)
 
 
-def _beyond(found: list[tuple[str, str, str, Effect]], task: str) -> str:
+def _beyond(found: Sequence[Difference], task: str) -> str:
     """For each part how many merges are clearly better and worse than it."""
     told = []
     for part in ROLES:

@@ -95,8 +95,12 @@ def paper(
         return
     options = paper_run.Options(threads=threads, keep=keep, repin=repin)
     paper_run.run(chosen, setting, options, tell=typer.echo)
-    print_table(*paper_page.scores(paper_results.load(chosen, limit, setting.dtype)))
+    found = paper_results.load(chosen, limit, setting.dtype)
+    print_table(*paper_page.scores(found))
     typer.echo(chosen.results)
+    if missing := paper_notebook.lacking(found):
+        typer.echo(missing)
+        return
     for path in paper_notebook.write(chosen, limit, setting.dtype, study):
         typer.echo(path)
 
