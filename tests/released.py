@@ -108,7 +108,7 @@ def belebele(items: int, seed: int = 0) -> bytes:
             {
                 "link": f"https://en.wikibooks.org/wiki/{number // 2}",
                 "question_number": number % 2 + 1,
-                "flores_passage": " ".join(draw.choices(WORDS, k=6)),
+                "flores_passage": " ".join(random.Random(number // 2).choices(WORDS, k=6)),
                 "question": draw.choice(WORDS) + "?",
                 **answers,
                 "correct_answer_num": str(draw.randint(1, 4)),

@@ -7,12 +7,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from langmerge import cli, hub_languages, languages, paper, paper_chapter, paper_rows, paths
+from langmerge import cli, hub_languages, languages, paper, paths
 from langmerge.errors import LangmergeError
 from langmerge.merging import recipe
 
 PAGE = Path(__file__).parent.parent / "book" / "real_models.md"
 CODES = hub_languages.codes()
+TEMPLATE = "_default_template_yaml"
 BELEBELE = Path(__import__("lm_eval").__file__).parent / "tasks" / "belebele"
 
 
@@ -48,6 +49,43 @@ def test_every_task_of_a_block_has_a_file_for_its_language(code):
             assert written["dataset_kwargs"]["data_files"] == {"test": its.file.format(code=config)}
         else:
             assert config == code == written["dataset_name"]
+
+
+def lm_evals(path):
+    """A task file of lm-eval's; its tags for functions are left as their names."""
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_constructor("!function", lambda loader, node: node.value)
+    return yaml.load((BELEBELE.parent / path).read_text(), Loader)
+
+
+def columns_of(*templates):
+    return {name for one in templates for name in re.findall(r"\{\{[^}]*?(\w+)[^}\w]*\}\}", one)}
+
+
+def test_belebele_is_as_lm_eval_reads_it():
+    its, theirs = hub_languages.catalogue().tasks["belebele"], lm_evals(BELEBELE / TEMPLATE)
+    assert its.dataset == theirs["dataset_path"]
+    asked = theirs["doc_to_text"].replace(".strip()", "")
+    assert set(its.columns) == columns_of(asked, theirs["doc_to_target"])
+    assert its.group in its.columns
+    for code in CODES:
+        for task in hub_languages.load(code).hub.lm_eval:
+            own = lm_evals(BELEBELE / f"{task}.yaml")
+            assert (own["dataset_name"], own["test_split"]) == (code, its.split)
+
+
+def test_sib_200_is_as_lm_eval_reads_it_for_african_languages():
+    its = hub_languages.catalogue().tasks["sib200"]
+    ours = yaml.safe_load((paths.data() / "tasks" / "_sib200").read_text())
+    theirs = lm_evals("afrobench/sib/prompt_1/sib")
+    swahili = lm_evals("afrobench/sib/prompt_1/sib_swa.yaml")
+    assert (its.dataset, its.split) == (theirs["dataset_path"], theirs["test_split"])
+    assert ours["doc_to_choice"] == theirs["doc_to_choice"]
+    assert set(its.columns) == {theirs["doc_to_target"], *columns_of(swahili["doc_to_text"])}
+    assert swahili["dataset_name"] == hub_languages.load("swh_Latn").hub.sib200
 
 
 def test_every_task_file_is_of_a_language():
@@ -97,20 +135,3 @@ def test_the_page_names_the_released_checkpoints_and_commands():
         assert command.split()[0] == "paper"
         for option in (word for word in command.split() if word.startswith("--")):
             assert option in help_, command
-
-
-def row(**changes):
-    told = {name: None for name in paper_rows.COLUMNS}
-    told |= {"schema": 1, "triple": "paper", "language": "tam_Taml", "task": "t", "role": "merge"}
-    told |= {"method": "ties_sv", "params": {"slack": 2.0}, "value": 0.5, "stderr": 0.125}
-    return told | {"chance": 0.25, "provenance": {"time": "now"}, "dtype": "float32"} | changes
-
-
-def test_the_chapter_shows_the_last_row_of_each_model_and_no_trial(tmp_path):
-    assert paper_chapter.page(tmp_path) == paper_chapter.NONE_YET
-    rows = [row(value=0.1), row(value=0.75, stderr=None), row(role="ct", params={}, limit=5)]
-    paper_rows.append(tmp_path / "paper-tam_Taml.jsonl", rows)
-    page = paper_chapter.page(tmp_path)
-    assert "| ties_sv slack 2 | 0.750 |" in page
-    assert "0.100" not in page
-    assert "| ct |" not in page

@@ -1,6 +1,7 @@
 """`langmerge hub-small` end to end on a tiny base, and the rows that readers contribute."""
 
 import json
+import math
 import random
 import sys
 
@@ -10,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 from test_scale import STEP, hub, offline, write_lines  # noqa: F401 (fixtures)
 
-from langmerge import cli
+from langmerge import cli, hub_rows, paths
 from langmerge.errors import LangmergeError
 from langmerge.scale import contributed, evaluation, hub_small, plan
 
@@ -44,7 +45,9 @@ def study_file(hub, tmp_path_factory):  # noqa: F811
         ],
         "ct": {**STEP, "min_learning_rate": 1e-2},
         "sft": {**STEP, "tokens": 256},
-        "merges": [{"method": "ties_sv", "each": {"weight": 0.5}, "parameters": {"slack": 1.0}}],
+        "merges": [
+            {"method": "ties_sv", "each": {"weight": 0.5}, "parameters": {"slack": math.inf}}
+        ],
         "questions": {"tasks": [TASK], "data": {TASK: write_lines(top / "belebele.jsonl", items)}},
     }
     path = top / "study.yaml"
@@ -92,7 +95,7 @@ def test_every_model_is_asked_once_however_often_it_is_run(done):
 
 def test_rows_say_what_a_model_answered(done):
     study, _ = done
-    for row in contributed.read(study.rows):
+    for row in hub_rows.read(study.rows):
         if row.metric != "acc":
             continue
         items = json.loads((study.out / "items" / f"{row.weights[:16]}-{TASK}.json").read_text())
@@ -106,13 +109,13 @@ def test_what_is_discarded_is_that_of_the_diagnosis(done, hub):  # noqa: F811
     from langmerge.merging.diagnostics import diagnose, summarize
 
     study, _ = done
-    found = [row for row in contributed.read(study.rows) if row.metric == "sft_outvoted"]
+    found = [row for row in hub_rows.read(study.rows) if row.metric == "sft_outvoted"]
     assert [row.ct_tokens for row in found] == [256, 512]
     base, ct, sft = (
         {name: one.float() for name, one in load_file(folder / "model.safetensors").items()}
         for folder in (hub / "base", study.ct.final(), study.sft.final())
     )
-    table = diagnose(base, ct, sft, density_ct=1.0, density_sft=1.0, slack=1.0)
+    table = diagnose(base, ct, sft, density_ct=1.0, density_sft=1.0, slack=math.inf)
     assert found[1].value == pytest.approx(summarize(table)["discarded_sft_share"].iloc[0])
 
 
@@ -206,7 +209,7 @@ def test_items_about_one_text_count_as_one_draw():
 
 def good(**more):
     row = {
-        "schema": 1,
+        "schema": 2,
         "language": "tel_Telu",
         "model": "org/base",
         "role": "base",
@@ -237,7 +240,7 @@ MERGE = {"role": "merge", "method": "ties", "ct_tokens": 100, "sft_tokens": 100}
         ([{"value": 0.3333}], "299.970 items"),
         ([{"stderr": None}], "has a stderr"),
         ([{"valu": 0.3}], "did you mean value"),
-        ([{"schema": 2}], "schema: Input should be 1"),
+        ([{"schema": 1}], "schema: Input should be 2"),
         ([{**MERGE, "method": ""}], "does not go with the role merge"),
         ([{**MERGE, "ct_tokens": 0}], "ct_tokens: 0"),
         ([{"language": "xxx_Latn"}], "xxx_Latn"),
@@ -257,12 +260,12 @@ def test_rows_that_cannot_be_taken_in_say_why(tmp_path, rows, told):
 
 def test_rows_that_are_in_order_are_taken_in(tmp_path, monkeypatch, capsys):
     path = tmp_path / "rows.jsonl"
-    given = [contributed.Row.model_validate(good(**row)) for row in ({}, CT, SFT, MERGE)]
-    contributed.append(path, given[:2])
+    given = [hub_rows.Row.model_validate(good(**row)) for row in ({}, CT, SFT, MERGE)]
+    hub_rows.append(path, given[:2])
     with path.open("a") as file:
         file.write('{"schema"')  # a kill in the middle of a line
-    contributed.append(path, given[2:])
-    assert contributed.read(path) == given
+    hub_rows.append(path, given[2:])
+    assert hub_rows.read(path) == given
     monkeypatch.setattr(sys, "argv", ["langmerge", "contributed", "check", str(path)])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -272,6 +275,21 @@ def test_rows_that_are_in_order_are_taken_in(tmp_path, monkeypatch, capsys):
     titles, lines = contributed.table()
     assert len(lines) == 4
     assert len(lines[0]) == len(titles)
+
+
+def test_the_page_describes_every_field_once():
+    page = (paths.checkout() / "book" / "train_at_scale.md").read_text(encoding="utf-8")
+    table = page[page.index("| Key |") :].split("\n\n")[0]
+    named = [name for line in table.splitlines() for name in line.split("|")[1].split("`")[1::2]]
+    assert sorted(named) == sorted(hub_rows.FIELDS)
+
+
+def test_rows_survive_ends_of_lines_in_their_texts(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    given = hub_rows.made(good(ct_data="a\u2028b\x85c"))
+    hub_rows.append(path, [given, given])
+    assert hub_rows.read(path) == [given, given]
+    assert len(hub_rows.frame(path)) == 2
 
 
 def test_all_contributed_files_are_in_order():

@@ -5,6 +5,7 @@ import math
 import shutil
 from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pytest
 import released
@@ -16,17 +17,22 @@ from langmerge import (
     cli,
     files,
     hub_fetch,
+    hub_rows,
+    offline,
     paper,
     paper_eval,
+    paper_notebook,
     paper_page,
     paper_plan,
-    paper_rows,
+    paper_results,
     paper_run,
+    paper_testable,
 )
 from langmerge import hub_languages as hub_names
 from langmerge.checkpoints import Checkpoint
 from langmerge.errors import LangmergeError
 from langmerge.merging import merge
+from langmerge.scale import contributed
 
 TIES = "weight 0.5 density 0.7"
 MERGES = (
@@ -65,7 +71,7 @@ def chosen(place, **changes):
 
 
 def rows(place):
-    return paper_rows.read(chosen(place).results)
+    return hub_rows.frame(chosen(place).results)
 
 
 def fails(result):
@@ -101,7 +107,7 @@ def test_the_whole_run_evaluates_parts_and_merges_on_all_tasks(place, done):
     found = rows(place)
     assert set(found["task"]) == {"belebele_tam_Taml", "langmerge_sib200_tam_Taml"}
     assert found.groupby("task")["key"].nunique().to_dict() == dict.fromkeys(set(found["task"]), 7)
-    assert list(found.columns) == list(paper_rows.COLUMNS)
+    assert list(found.columns) == [*hub_rows.FIELDS, "slack"]
     assert set(found[found["task"] == "belebele_tam_Taml"]["n"]) == {8}
     assert set(found[found["task"] == "langmerge_sib200_tam_Taml"]["n"]) == {7}
     assert found["value"].between(0, 1).all()
@@ -191,12 +197,13 @@ def test_a_run_stays_with_the_commits_of_the_first(place, done):
         place.hub.commits["model", released.SFT].popitem()
 
 
-def test_what_a_killed_run_left_out_is_computed_again_and_nothing_else(place, done):
+def test_what_a_killed_run_left_out_is_computed_again_and_nothing_else(place, done, monkeypatch):
     it = chosen(place)
     lines = it.results.read_text().splitlines(keepends=True)
     it.results.write_text("".join(lines[:-1]) + lines[-1][: len(lines[-1]) // 2])
     assert len(rows(place)) == len(lines) - 1
     asked = len(place.hub.files_asked("GET"))
+    monkeypatch.setattr(paper_notebook, "write", lambda *_: [])
     result = command(place, "--language", "tam_Taml", "--keep")
     assert result.exit_code == 0, result.output
     assert result.output.count("Evaluating") == 1
@@ -210,22 +217,42 @@ def test_what_a_killed_run_left_out_is_computed_again_and_nothing_else(place, do
     assert both[0] == both[1]
 
 
-def test_the_report_shows_the_rows_and_paired_differences(place, done):
+def test_the_run_ends_with_its_notebook_executed(place, done):
     it = chosen(place)
-    page = (it.folder / "report.md").read_text()
+    made = nbformat.read(it.folder / "report.ipynb", as_version=4)
+    outputs = [one for cell in made.cells for one in cell.get("outputs", [])]
+    assert sum("image/png" in one.get("data", {}) for one in outputs) == 3
+    assert not [one for one in outputs if one.output_type == "error"]
+    page = (it.folder / "report.html").read_text()
+    assert page.count('<img alt="') == 3
+    assert offline.external_references(it.folder) == []
     found = rows(place)
-    shown = found[found["role"] == "ct"]
-    assert f"{shown.iloc[0]['value']:.3f}" in page
-    assert "saturation (finding 2) | no" in page
-    for name in ("slack.png", "diagnosis.png"):
-        assert (it.folder / name).is_file()
-        assert name in page
+    for row in found[found["role"] != "merge"].itertuples():
+        assert f"<td>{row.value:.3f} ± {row.stderr:.3f}</td>" in page
+    assert "its SFT, once" in page and "slack makes the TIES merge better" in page
+    for name in ("report.ipynb", "report.html"):
+        assert str(it.folder / name) in done.output.replace("\n", "")
+
+
+def test_differences_are_those_of_the_rows(place, done):
+    it = chosen(place)
+    run = paper_results.load(it)
     pinned, setting = paper.pin(it), paper_run.setting("cpu")
-    for merged, part, task, effect in paper_page.differences(it, pinned, setting):
-        rows_of = found[found["task"] == task]
-        keys = {m.title: paper.key_of(it, m, pinned, **setting.key) for m in it.models}
-        value = rows_of.set_index("key")["value"]
-        assert effect.estimate == pytest.approx(value[keys[merged]] - value[keys[part]])
+    keys = {m.title: paper.key_of(it, m, pinned, **setting.key) for m in it.models}
+    assert run.models == list(keys)
+    value = rows(place).set_index(["key", "task"])["value"]
+    found = paper_page.differences(run)
+    assert len(found) == len(MERGES) * 3 * 2
+    for merged, part, task, effect in found:
+        expected = value[keys[merged], task] - value[keys[part], task]
+        assert effect.estimate == pytest.approx(expected)
+
+
+def test_what_is_discarded_is_kept_beside_the_rows(place, done):
+    found = paper_results.load(chosen(place)).diagnosis()
+    assert sorted(set(found["slack"])) == [0.0, 1.0, math.inf]
+    assert (found[found["slack"] == math.inf]["outvoted_sft"] == 0).all()
+    assert (found[found["slack"] == 0]["outvoted_sft"] > 0).any()
 
 
 def test_a_plan_after_a_run_uses_what_was_measured(place, done):
@@ -368,7 +395,7 @@ def test_milic_eval_is_found_in_its_files_and_scored_by_letters(place, done):
 def test_sft_is_priced_by_its_operations():
     study = paper.read_study()
     gpu = study.assumed.gpus[0]
-    name, hours, dollars = paper_plan.sft_price(study.triples["paper"], study)[0]
+    name, hours, dollars = paper_testable.sft_price(study.triples["paper"], study)[0]
     operations = 6 * 6_738_415_616 * 884 * 250_000
     assert name == gpu.name
     assert hours == pytest.approx(operations / (0.4 * gpu.peak_tflops * 1e12) / 3600)
@@ -383,12 +410,23 @@ def test_the_laptops_triple_is_for_its_languages():
         paper.choose("tam_Taml", "laptop")
 
 
-def test_a_row_without_the_schemas_columns_is_not_written(tmp_path):
-    with pytest.raises(LangmergeError, match="value"):
-        paper_rows.append(
-            tmp_path / "rows.jsonl", [{name: 1 for name in paper_rows.COLUMNS if name != "value"}]
-        )
-    assert not (tmp_path / "rows.jsonl").exists()
-    (tmp_path / "rows.jsonl").write_text('{"schema": 0}\n')
-    with pytest.raises(LangmergeError, match="line 1"):
-        paper_rows.read(tmp_path / "rows.jsonl")
+def test_the_rows_of_a_run_can_be_contributed(place, done):
+    it = chosen(place)
+    found = contributed.check(it.results)
+    assert len(found) == len(it.models) * len(it.tasks)
+    merged = [row for row in found if row.role == "merge"]
+    assert {row.slack for row in merged if row.method == "ties_sv"} == {1.0, math.inf}
+    assert {row.ct_tokens for row in merged} == {None}
+    assert {row.ct_data for row in found if row.role == "ct"} == {"CulturaX"}
+    assert {(row.ct_tokens, row.sft_tokens) for row in found if row.role == "base"} == {(0, 0)}
+
+
+def test_a_row_that_is_none_of_the_schema_is_not_written_nor_read(tmp_path):
+    with pytest.raises(LangmergeError, match="value: Field required"):
+        hub_rows.made({"schema": hub_rows.VERSION, "language": "tam_Taml"})
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"schema": 1}\n')
+    with pytest.raises(LangmergeError, match=r"line 1.*no row of schema 2"):
+        hub_rows.frame(path)
+    path.write_text('{"schema": 1')
+    assert hub_rows.frame(path).empty, "half a line of a run that was killed"

@@ -99,7 +99,7 @@ def test_no_result_is_typed_into_the_page_for_teaching():
     "module",
     [
         "verdicts", "power", "coverage", "other_languages", "background", "drawings", "teaching",
-        "status",
+        "status", "paper_page", "paper_verdicts", "paper_chapter",
     ],
 )  # fmt: skip
 def test_the_code_that_writes_the_pages_says_no_result_either(module):

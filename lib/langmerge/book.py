@@ -60,14 +60,16 @@ def build(
     so that neither build replaces the other. Raises LangmergeError outside a checkout, and
     where a notebook, a page or the check for external references fails.
     """
+    from langmerge import paper_notebook
+
     root = require_checkout()
     console = Console()
     shipped = read_toc(root / "_toc.yml")
     codes = list(dict.fromkeys([*toc_languages(shipped), *(languages or ())]))
-    toc = extend_toc(shipped, codes)
+    toc = paper_notebook.extend_toc(extend_toc(shipped, codes))
 
     results = _study(codes, profile, seeds, console)
-    jobs = _jobs(results, seeds, toc)
+    jobs = [*_jobs(results, seeds, toc), *paper_notebook.jobs(toc)]
     _execute(jobs, console)
     execution.install(jobs, root / EXECUTED, student)
     _write_pages(results, jobs, root / EXECUTED)

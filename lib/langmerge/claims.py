@@ -5,7 +5,7 @@ it holds or fails; its header gives the decision rules in words. This module rea
 file, computes the effects with `langmerge.statistics`, corrects them over the claims of
 one finding (Holm), and puts the verdict into words. A verdict is one of "holds", "fails",
 "inconclusive": in the lab. A claim whose data are missing is "not tested", and so is every
-claim at 7B.
+claim at 7B until rows of `langmerge paper` are there, which `paper_verdicts` weighs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -239,7 +239,7 @@ def judge(
     effects = [
         _measured(results, claim) if missing_ok else measure(results, claim) for claim in chosen
     ]
-    return _decided(results, chosen, effects)
+    return _with_7b(_decided(results, chosen, effects))
 
 
 def judge_all(results: Results | None, claims: Sequence[Claim] | None = None) -> dict[str, Verdict]:
@@ -252,9 +252,24 @@ def judge_all(results: Results | None, claims: Sequence[Claim] | None = None) ->
     found: dict[str, Verdict] = {}
     for finding in sorted({claim.finding for claim in claims}):
         chosen = [claim for claim in claims if claim.finding == finding]
-        effects = [_measured(results, claim) for claim in chosen]
-        found |= {verdict.claim: verdict for verdict in _decided(results, chosen, effects)}
+        found |= {verdict.claim: verdict for verdict in _with_7b(weigh(results, chosen))}
     return found
+
+
+def weigh(results: Results | None, claims: Sequence[Claim]) -> list[Verdict]:
+    """The verdicts on the claims of one finding from these results and no others.
+
+    As `judge_all`, for one finding, and without a word on what is known at 7B.
+    """
+    return _decided(results, claims, [_measured(results, claim) for claim in claims])
+
+
+def _with_7b(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts of the lab, each with what rows of released weights say of its claim."""
+    from langmerge import paper_verdicts  # it weighs by this module's rules
+
+    known = paper_verdicts.at_7b()
+    return [replace(verdict, at_7b=known.get(verdict.claim, AT_7B)) for verdict in verdicts]
 
 
 def _measured(results: Results | None, claim: Claim) -> Effect | str:

@@ -140,6 +140,7 @@ def execute(
 def _execute_one(job: Job) -> tuple[Job, float]:
     import nbformat
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     started = time.monotonic()
@@ -160,6 +161,11 @@ def _execute_one(job: Job) -> tuple[Job, float]:
         )
     except PapermillExecutionError as error:
         raise LangmergeError(_failure(job, error, partial)) from None
+    except DeadKernelError:
+        raise LangmergeError(
+            f"{job.source.name} ({job.language}): its kernel died; most often the memory was full. "
+            "Give the command again: what was computed is kept."
+        ) from None
     require_figures(executed, job.source.name)
     text = nbformat.writes(clean(executed, job.source.stem))
     seconds = time.monotonic() - started

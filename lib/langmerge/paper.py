@@ -2,7 +2,8 @@
 
 `choose` takes a triple (base, CT, SFT) of ``data/paper.yaml`` and a language; `pin` fixes every
 repository at a commit, so that a run that goes on later goes on with the same weights and items.
-The stages themselves are in `paper_run`, the costs in `paper_plan`.
+The stages themselves are in `paper_run`, the costs in `paper_plan`, and what a run left on the disk
+is read by `paper_results`.
 """
 
 from __future__ import annotations
@@ -26,16 +27,6 @@ from langmerge.merging import recipe
 from langmerge.merging.recipe import Recipe
 
 ROLES = ("base", "ct", "sft")
-#: What released weights can say about the three findings; shown with every plan and report.
-TESTABLE = (
-    ("merging against its parts", "yes: base, CT, SFT and the merges are evaluated on one set"),
-    ("a slack variable (finding 3)", "yes: TIES with slacks of our construction, slack 0 is TIES"),
-    (
-        "saturation (finding 2)",
-        "no: it needs intermediate CT checkpoints; the authors released none",
-    ),
-    ("merging against CT-then-SFT (finding 1)", "only after an SFT of your own on the CT model"),
-)
 
 
 class _Strict(BaseModel):
@@ -83,11 +74,15 @@ class OwnSft(_Strict):
 
 
 class Study(_Strict):
-    """``data/paper.yaml``, or a file like it."""
+    """``data/paper.yaml``, or a file like it.
+
+    judged_slack: the one slack that the claims of finding 3 are judged at, whatever the others do.
+    """
 
     triples: dict[str, Triple] = Field(min_length=1)
     grid: dict[str, dict[str, float | str | list[float | str]]]
     out_dtype: str = "bfloat16"
+    judged_slack: float = Field(default=1.0, gt=0)
     assumed: Assumed
     own_sft: OwnSft
 
@@ -106,13 +101,15 @@ class Model:
     @property
     def title(self) -> str:
         """What it is called in tables, such as ``ties_sv slack 2``."""
-        if self.role != "merge":
-            return self.role
-        told = [
+        return f"{self.method} {self.setting}".rstrip() if self.role == "merge" else self.role
+
+    @property
+    def setting(self) -> str:
+        """The parameters in words; empty for parts."""
+        return " ".join(
             f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in self.params.items()
-        ]
-        return " ".join([self.method, *told])
+        )
 
     @property
     def slack(self) -> float | None:
@@ -175,9 +172,9 @@ class Pinned:
         return {f"{one.kind}:{one.name}": one.commit for one in self.all}
 
 
-def read_study(path: Path | None = None) -> Study:
+def read_study(path: str | Path | None = None) -> Study:
     """The shipped study, or that of a file. Raises LangmergeError for what is none."""
-    path = path or paths.data() / "paper.yaml"
+    path = Path(path).expanduser() if path else paths.data() / "paper.yaml"
     if not path.is_file():
         raise LangmergeError(f"study {str(path)!r}: there is no such file; data/paper.yaml is one.")
     study = files.read_yaml_as(Study, path)

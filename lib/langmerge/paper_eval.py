@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import hashlib
 import io
 import os
 import time
@@ -199,7 +200,8 @@ def _check(task: str, its: TaskSet, found: datasets.DatasetDict) -> None:
             f"{', '.join(found)}. Name the one that is meant in data/hub.yaml."
         )
     columns = found[its.split].column_names
-    if missing := [name for name in its.columns if name not in columns]:
+    needed = [*its.columns, *([its.group] if its.group else [])]
+    if missing := [name for name in needed if name not in columns]:
         raise LangmergeError(
             f"data set {its.dataset}, split {its.split}, has no column {missing[0]!r}, which "
             f"{task} needs; it has {', '.join(columns)}."
@@ -232,10 +234,16 @@ def _items(task: str, its: TaskSet, samples: Sequence[dict]) -> pd.DataFrame:
     rows = []
     for sample in samples:
         item = str(sample["doc_id"])
-        concept = str(sample["doc"].get(its.group, item)) if its.group else item
+        # A hash, for the text of a benchmark is no part of results.
+        concept = short_hash(str(sample["doc"][its.group])) if its.group else item
         scored = {metric: float(sample[metric]) for metric in METRICS if metric in sample}
         rows.append({"task": task, "item": item, "concept": concept, **scored})
     return pd.DataFrame(rows)
+
+
+def short_hash(text: str) -> str:
+    """Twelve digits of a text's SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _chance(samples: Sequence[dict]) -> float:

@@ -14,13 +14,14 @@ from pathlib import Path
 import psutil
 import torch
 
-from langmerge import hub_fetch, paper_rows
+from langmerge import hub_fetch, hub_rows
 from langmerge.hub_languages import task_set
 from langmerge.merging import stream
 from langmerge.merging.recipe import DTYPES
-from langmerge.paper import TESTABLE, Chosen, Pinned, Study, Triple
+from langmerge.paper import Chosen, Pinned
 from langmerge.paper_eval import data_bytes
 from langmerge.paper_run import Setting, merged_bytes
+from langmerge.paper_testable import testable
 
 _SIZE = 1024  # of the matrices whose product measures a device
 
@@ -85,7 +86,7 @@ def tokens_of_one(chosen: Chosen, setting: Setting) -> int:
 
 def measured_seconds(chosen: Chosen, setting: Setting) -> float | None:
     """What evaluating one model took in this run's rows on this device; None without such rows."""
-    rows = paper_rows.read(chosen.results)
+    rows = hub_rows.frame(chosen.results)
     same = rows[(rows["device"] == setting.device) & (rows["dtype"] == setting.dtype)]
     same = same[same["limit"].isna() if setting.limit is None else same["limit"] == setting.limit]
     each = same.drop_duplicates(["key", "task"]).groupby("task")["seconds"].median()
@@ -106,39 +107,6 @@ def speed(setting: Setting, seconds: float = 0.2) -> float:
         product()
         done += 1
     return done * 2 * _SIZE**3 / (time.perf_counter() - started)
-
-
-def sft_price(triple: Triple, study: Study) -> list[tuple[str, float, float]]:
-    """GPU, hours and US dollars of the fine-tuning that CT-then-SFT needs, one language.
-
-    6 · parameters · tokens operations, at the assumed share of each card's peak.
-    """
-    tokens = study.own_sft.steps * study.own_sft.tokens_per_step
-    operations = 6 * triple.parameters * tokens
-    prices = []
-    for gpu in study.assumed.gpus:
-        hours = operations / (study.assumed.utilisation * gpu.peak_tflops * 1e12) / 3600
-        prices.append((gpu.name, hours, hours * gpu.usd_per_hour))
-    return prices
-
-
-def sft_told(triple: Triple, study: Study) -> str:
-    """The price in a sentence."""
-    sft = study.own_sft
-    told = "; ".join(
-        f"{name}: {hours:,.1f} h, {dollars:,.0f} USD"
-        for name, hours, dollars in sft_price(triple, study)
-    )
-    return (
-        f"{sft.steps} steps of {sft.tokens_per_step / 1e6:g} M tokens, 6 · parameters · tokens "
-        f"operations at {study.assumed.utilisation:.0%} of the peak: {told} (assumed prices)"
-    )
-
-
-def testable(chosen: Chosen) -> list[tuple[str, str]]:
-    """What these weights can test, and what the rest would cost."""
-    told = [(what, answer) for what, answer in TESTABLE]
-    return [*told, ("its SFT, once", sft_told(chosen.triple, chosen.study))]
 
 
 def _rows(chosen: Chosen, pinned: Pinned, setting: Setting, made: Plan) -> list[tuple[str, str]]:
@@ -168,7 +136,7 @@ def _rows(chosen: Chosen, pinned: Pinned, setting: Setting, made: Plan) -> list[
                                f"{setting.dtype}; here {size(_memory(setting.device))}"),
         ("time, merging", f"about {_hours(made.merge_seconds)}, {merges} merges on two cores"),
         ("time, evaluating", f"about {_hours(made.evaluation_seconds)} ({how})"),
-        *testable(chosen),
+        *testable(chosen.triple, chosen.study),
     ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 import tokenizers
 import torch
 
-from langmerge import diagnosis, files, hub_fetch, paper_rows, plotting
+from langmerge import diagnosis, files, hub_fetch, hub_rows, plotting
 from langmerge.checkpoints import Checkpoint
 from langmerge.errors import LangmergeError, nearest
 from langmerge.hub_fetch import Repository
@@ -33,6 +33,7 @@ from langmerge.paper_eval import (
     default_device,
     default_dtype,
 )
+from langmerge.paper_results import diagnosis_file, items_file
 from langmerge.provenance import provenance
 
 Tell = Callable[[str], None]
@@ -170,10 +171,10 @@ def vocabulary(repository: Repository) -> dict[str, int] | None:
 def diagnose(
     chosen: Chosen, pinned: Pinned, folders: Mapping[str, Path], threads: int, tell: Tell
 ) -> None:
-    """What TIES would throw away, by slack: figure and numbers in the run's folder, once."""
+    """What TIES would throw away, by slack: numbers beside the rows, and a figure, once."""
     slacks = sorted({0.0, *(m.slack for m in chosen.models if m.slack is not None)})
     about = {"commits": pinned.commits(), "slacks": [f"{slack:g}" for slack in slacks]}
-    path = chosen.folder / "diagnosis.json"
+    path = diagnosis_file(chosen.results)
     if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["about"] == about:
         return
     tell("Diagnosing: what TIES throws away")
@@ -182,6 +183,7 @@ def diagnose(
     found = stream_diagnostics.diagnose(*triple, params, slacks, threads=threads)
     plotting.save(diagnosis.figure(found), chosen.folder / "diagnosis")
     content = diagnosis.as_json(found, {"about": about, **params, "variant": "weighted"})
+    path.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
@@ -212,13 +214,13 @@ class _Stages:
 
     def rows(self) -> pd.DataFrame:
         """The rows of this very run: its commits and its setting."""
-        found = paper_rows.read(self.chosen.results)
+        found = hub_rows.frame(self.chosen.results)
         return found[found["key"].isin(set(self.keys.values()))].reset_index(drop=True)
 
     def evaluate(self, model: Model) -> None:
         """Evaluate one model on the tasks that it lacks."""
         key = self.keys[model.title]
-        done = paper_rows.read(self.chosen.results).query("key == @key")["task"]
+        done = hub_rows.frame(self.chosen.results).query("key == @key")["task"]
         tasks = [task for task in self.chosen.tasks if task not in set(done)]
         if not tasks:
             return
@@ -229,7 +231,8 @@ class _Stages:
         self.tell(f"Evaluating {model.title}: {', '.join(tasks)}")
         for found in self.judge.each(folder, tasks, **dataclasses.asdict(self.setting)):
             self._keep_items(key, found)
-            paper_rows.append(self.chosen.results, [self._row(model, key, weights, found)])
+            row = hub_rows.made(self._row(model, key, weights, found))
+            hub_rows.append(self.chosen.results, [row])
         if model.role == "merge" and not self.options.keep:
             shutil.rmtree(folder)
 
@@ -276,38 +279,52 @@ class _Stages:
 
     def _keep_items(self, key: str, found: Evaluation) -> None:
         """Every item's outcome, beside the rows: differences between models are paired on them."""
-        path = items_file(self.chosen, key, found.task)
+        path = items_file(self.chosen.results, key, found.task)
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(path, found.items.to_json(orient="records", lines=True))
 
     def _row(self, model: Model, key: str, weights: str, found: Evaluation) -> dict[str, object]:
         is_merge = model.role == "merge"
+        base = self.pinned.models["base"]
+        params = {name: _jsonable(value) for name, value in model.params.items()}
         return {
-            "schema": paper_rows.VERSION,
+            "schema": hub_rows.VERSION,
             "key": key,
             "triple": self.chosen.triple_name,
             "language": self.chosen.language.code,
+            "model": f"{base.name}@{base.commit}",
             "role": model.role,
             "method": model.method,
-            "params": {name: _jsonable(value) for name, value in model.params.items()},
-            "slack": None if model.slack is None else _jsonable(model.slack),
+            "setting": model.setting,
+            "params": params,
             "variant": "weighted" if model.slack is not None else "",
+            **self._trained(model),
+            "seed": None,
             "task": found.task,
             "metric": found.metric,
             "value": found.value,
             "stderr": found.stderr,
-            "others": found.others,
+            "others": dict(found.others),
             "n": len(found.items),
             "chance": found.chance,
+            "limit": self.setting.limit,
             "repositories": self._commits(model, found.task),
             "weights": weights,
             "merge_dtype": self.chosen.study.out_dtype if is_merge else None,
             "dtype": self.setting.dtype,
             "device": self.setting.device,
-            "limit": self.setting.limit,
             "seconds": round(found.seconds, 3),
             "tokens": found.tokens,
             "provenance": self.made,
+        }
+
+    def _trained(self, model: Model) -> dict[str, object]:
+        """Tokens are those that the checkpoints' authors state, and they state none."""
+        has_ct, has_sft = (model.role in (part, "merge") for part in ("ct", "sft"))
+        return {
+            "ct_tokens": None if has_ct else 0,
+            "sft_tokens": None if has_sft else 0,
+            "ct_data": (self.chosen.language.hub.ct_text or "") if has_ct else "",
         }
 
     def _commits(self, model: Model, task: str) -> dict[str, str]:
@@ -317,11 +334,6 @@ class _Stages:
         return {
             role: f"{one.name}@{one.commit}" for role, one in {**models, "data": dataset}.items()
         }
-
-
-def items_file(chosen: Chosen, key: str, task: str) -> Path:
-    """Where the outcomes of a model on a task's items are kept."""
-    return chosen.results.with_suffix("") / f"{key}-{task}.jsonl"
 
 
 def _layers(folder: Path) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from langmerge import execution, languages, profiles, reference
+from langmerge import execution, hub_languages, languages, profiles, reference
 from langmerge.errors import LangmergeError
 from langmerge.execution import Job
 from langmerge.files import sha256
@@ -52,12 +52,12 @@ def _notebooks(jobs: Sequence[Job], results: Mapping[str, Results], folder: Path
     yield ""
     yield from _head("Notebook", "Language", "Profile", "Seeds", "Executed (UTC)", "Seconds")
     for job in jobs:
-        found, told = results[job.language], job.told
+        found, told = results.get(job.language), job.told
         yield _row(
             title(job.source),
-            f"{languages.load(job.language).name} (`{job.language}`)",
-            f"`{found.profile}`",
-            ", ".join(map(str, found.seeds)),
+            _whose(job),
+            f"`{found.profile if found else job.parameters['profile']}`",
+            ", ".join(map(str, found.seeds)) if found else "none",
             _minute(told.get("time")),
             f"{told['seconds']:g}" if "seconds" in told else NOT_KEPT,
         )
@@ -65,10 +65,18 @@ def _notebooks(jobs: Sequence[Job], results: Mapping[str, Results], folder: Path
     yield from _head("Notebook", "Its file", "Its inputs", "Its base")
     for job in jobs:
         made = folder / job.language / job.source.name
-        bases = ", ".join(sorted(set(results[job.language].rows["base"])))
+        found = results.get(job.language)
+        bases = ", ".join(sorted(set(found.rows["base"]))) if found else "released weights"
         hashes = (sha256(made)[:DIGITS], job.key[:DIGITS], bases)
         yield _row(f"{title(job.source)} (`{job.language}`)", *hashes)
     yield ""
+
+
+def _whose(job: Job) -> str:
+    """The language of a notebook; of released checkpoints, which the lab may not have, as well."""
+    code = job.parameters.get("language", job.language)
+    known = hub_languages if code in hub_languages.hub_only() else languages
+    return f"{known.load(code).name} (`{job.language}`)"
 
 
 def _surroundings(jobs: Sequence[Job]) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """The verdicts page: every claim, what the paper's abstract says of it, and what came out.
 
 Computed for the book's chapter of that name, from the reference run and from the runs that the
-book was built from. A claim whose data are missing is "not tested" there, and nothing else.
+book was built from; the column "at 7B" from rows of `langmerge paper`. A claim whose data are
+missing is "not tested" there, and nothing else.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from langmerge import claims, coverage, languages, paths, power, statistics
+from langmerge import (
+    claims,
+    coverage,
+    languages,
+    paper_results,
+    paper_verdicts,
+    paths,
+    power,
+    statistics,
+)
 from langmerge.claims import NOT_TESTED, Claim, MissingResults, Verdict
 from langmerge.statistics import Results
 
@@ -41,7 +51,7 @@ def page(results: Mapping[str, Results]) -> dict[str, str]:
     chapters = {number: _chapter(next(iter(results)), number) for number in findings}
     return {
         "verdicts_summary.md": summary(stated, judged, chapters),
-        "verdicts_details.md": details(stated, judged, runs),
+        "verdicts_details.md": details(stated, judged, runs) + real(),
         "verdicts_power.md": power.page(),
         "verdicts_coverage.md": _coverage(coverage.load()),
     }
@@ -107,6 +117,12 @@ def details(
             f"{rule(claim)}\n\n{_table(('', *judged), rows)}\n{notes}"
         )
     return "\n".join(parts)
+
+
+def real() -> str:
+    """What rows of the paper's weights say, language by language; empty without rows."""
+    table = paper_verdicts.by_language()
+    return f"\n### At 7B, language by language\n\n{table}\n" if table else ""
 
 
 def rule(claim: Claim) -> str:
@@ -182,7 +198,8 @@ def _coverage(table: pd.DataFrame) -> str:
 def _chapter(language: str, finding: int) -> str:
     """A link to a finding's chapter in a language; empty where there is none."""
     found = sorted(paths.notebooks().glob(f"{finding:02d}_*.py"))
-    return f"{{doc}}`/book/_executed/{language}/{found[0].stem}`" if found else ""
+    stems = [path.stem for path in found if path.stem != paper_results.NOTEBOOK]
+    return f"{{doc}}`/book/_executed/{language}/{stems[0]}`" if stems else ""
 
 
 def _findings(stated: Sequence[Claim]) -> list[int]:

@@ -84,7 +84,7 @@ def paper(
         _print_released(written)
         return
     chosen = papers.choose(language, "laptop" if laptop else triple, written, slack or ())
-    from langmerge import paper_page, paper_plan, paper_run
+    from langmerge import paper_notebook, paper_page, paper_plan, paper_results, paper_run
 
     setting = paper_run.setting(device, dtype, batch_size, limit)
     if plan:
@@ -94,18 +94,24 @@ def paper(
         )
         return
     options = paper_run.Options(threads=threads, keep=keep, repin=repin)
-    rows, pinned = paper_run.run(chosen, setting, options, tell=typer.echo)
-    print_table(*paper_page.table(chosen, rows))
-    typer.echo(paper_page.write(chosen, pinned, setting, rows))
+    paper_run.run(chosen, setting, options, tell=typer.echo)
+    found = paper_results.load(chosen, limit, setting.dtype)
+    print_table(*paper_page.scores(found))
     typer.echo(chosen.results)
+    if missing := paper_notebook.lacking(found):
+        typer.echo(missing)
+        return
+    for path in paper_notebook.write(chosen, limit, setting.dtype, study):
+        typer.echo(path)
 
 
 def _print_released(study: Any) -> None:
     """Which languages have released checkpoints, and what those can test."""
     from langmerge import paper as papers
+    from langmerge.paper_testable import TESTABLE
 
     print_table(("language", "name", "checkpoint", "tasks"), papers.overview(study))
-    print_table(("released weights can test", ""), papers.TESTABLE)
+    print_table(("released weights can test", ""), TESTABLE)
 
 
 @app.command(

@@ -20,15 +20,15 @@ from typing import Any
 import torch
 from pydantic import Field, ValidationError
 
-from langmerge import diagnosis, languages, paths
+from langmerge import diagnosis, hub_rows, languages, paths
 from langmerge.errors import LangmergeError, nearest, readable
 from langmerge.files import read_yaml, sha256, write_text
+from langmerge.hub_rows import Row
 from langmerge.merging import hub, recipe, stream
 from langmerge.merging import stream_diagnostics as streaming
 from langmerge.profiles import Positive, Whole
 from langmerge.provenance import provenance
-from langmerge.scale import contributed, cost, evaluation, plan, settings, training
-from langmerge.scale.contributed import Row
+from langmerge.scale import cost, evaluation, plan, settings, training
 from langmerge.scale.settings import Instructions, Strict, Text
 
 #: The settings that ship.
@@ -263,7 +263,7 @@ def _evaluated(
         items = study.out / "items" / f"{weights[:16]}-{score.task}.json"
         items.parent.mkdir(exist_ok=True)
         write_text(items, json.dumps(score.items))
-        contributed.append(study.rows, [Row.model_validate(row)])
+        hub_rows.append(study.rows, [Row.model_validate(row)])
         say(f"{_told(model, merge)}: {score.task} {score.value:.3f} ± {score.stderr:.3f}")
     _free_memory()
 
@@ -272,9 +272,9 @@ def _diagnosed(study: Study, base: Path, ct: Model, sft: Model, say: Callable[[s
     """Append what each merge's election discards at this budget."""
     model = Model("merge", ct.ct_tokens, sft.sft_tokens, base)
     for merge in study.wanted.merges:
-        there = {row.key() for row in _rows(study)}
+        there = {row.identity() for row in _rows(study)}
         row = _row(study, model, merge, "diagnosis", "sft_outvoted", {"value": 0.0, "n": 1})
-        if merge.method not in _ELECTING or Row.model_validate(row).key() in there:
+        if merge.method not in _ELECTING or Row.model_validate(row).identity() in there:
             continue
         slack = float(merge.parameters.get("slack", 1.0 if merge.method == "ties_sv" else 0.0))
         params = {f"density_{one}": merge.each.get("density", 1.0) for one in ("ct", "sft")}
@@ -286,7 +286,7 @@ def _diagnosed(study: Study, base: Path, ct: Model, sft: Model, say: Callable[[s
             value = {"value": float(total[column]), "n": int(total["n"])}
             row = _row(study, model, merge, "diagnosis", metric, value)
             rows.append(Row.model_validate(row))
-        contributed.append(study.rows, rows)
+        hub_rows.append(study.rows, rows)
         say(f"{_told(model, merge)}: {rows[0].value:.1%} of SFT's entries out-voted")
 
 
@@ -300,7 +300,7 @@ def _row(
 ) -> dict[str, object]:
     parts = {"ct": model.ct_tokens, "sft": model.sft_tokens}
     return {
-        "schema": contributed.VERSION,
+        "schema": hub_rows.VERSION,
         "language": study.language,
         "model": study.wanted.model,
         "role": model.role,
@@ -321,30 +321,20 @@ def _row(
 
 def _missing(study: Study, model: Model, merge: Merge | None) -> list[str]:
     """The tasks that the rows do not have of a model."""
-    there = {row.key() for row in _rows(study)}
-    return [
-        task
-        for task in study.asked.tasks
-        if (
-            study.language,
-            study.wanted.model,
-            model.role,
-            merge.method if merge else "",
-            merge.setting() if merge else "",
-            model.ct_tokens,
-            study.wanted.seed,
-            task,
-            "acc",
-        )
-        not in there
-    ]
+    what = (model.role, merge.method if merge else "", merge.setting() if merge else "")
+    there = {
+        (row.role, row.method, row.setting, row.ct_tokens, row.task)
+        for row in _rows(study)
+        if row.metric == "acc"
+    }
+    return [task for task in study.asked.tasks if (*what, model.ct_tokens, task) not in there]
 
 
 def _rows(study: Study) -> list[Row]:
     if not study.rows.exists():
         return []
-    contributed.append(study.rows, [])  # half a line that a kill left goes
-    return contributed.read(study.rows)
+    hub_rows.append(study.rows, [])  # half a line that a kill left goes
+    return hub_rows.read(study.rows)
 
 
 def hash_of(folder: Path) -> str:
