@@ -120,7 +120,7 @@ def test_seeds_that_are_no_integers_are_refused_with_an_own_error(text):
 
 
 def test_languages_are_listed_even_without_a_sound_base(monkeypatch):
-    monkeypatch.setattr(cli, "_met_by_base", lambda: None)
+    monkeypatch.setattr(cli.languages, "_met_by_base", lambda: None)
     shown = CliRunner().invoke(cli.app, ["languages"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
     assert "tam_Taml" in shown.output

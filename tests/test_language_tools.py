@@ -173,7 +173,7 @@ def test_a_filled_file_is_a_language(home, everything):
 
 def test_a_file_that_is_not_filled_yet_is_listed_and_breaks_nothing(home, monkeypatch):
     language_new.write("gsw_Latn")
-    monkeypatch.setattr(cli, "_met_by_base", lambda: None)
+    monkeypatch.setattr(cli.languages, "_met_by_base", lambda: None)
     shown = langmerge("languages")
     assert shown.exit_code == 0
     (line,) = [line for line in shown.output.splitlines() if "gsw_Latn" in line]
@@ -186,7 +186,7 @@ def test_a_readers_file_comes_before_the_shipped_one_and_says_so(home, monkeypat
     own = home / "languages" / "swh_Latn.yaml"
     own.write_text((paths.data() / "languages" / "swh_Latn.yaml").read_text(encoding="utf-8"))
     assert any("comes before the shipped" in it for it in language_check.check(own).warnings)
-    monkeypatch.setattr(cli, "_met_by_base", lambda: None)
+    monkeypatch.setattr(cli.languages, "_met_by_base", lambda: None)
     (line,) = [line for line in langmerge("languages").output.splitlines() if "swh_Latn" in line]
     assert "yours, not the shipped one" in line
 
