@@ -14,6 +14,8 @@ from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
 
 _LOG = logging.getLogger(__name__)
+#: What the bars of an absolute value become.
+_BAR = '<mo stretchy="false">|</mo>'
 
 
 def formula(tex: str, display: bool = False) -> str:
@@ -22,9 +24,11 @@ def formula(tex: str, display: bool = False) -> str:
     Raises ValueError, with the formula, where docutils cannot read it.
     """
     try:
-        return latex2mathml.tex2mathml(tex, as_block=display)
+        written = latex2mathml.tex2mathml(tex, as_block=display)
     except (MathError, SyntaxError) as error:
         raise ValueError(f"no MathML can be made of {tex!r}: {error}") from error
+    # Without the space that browsers put around a bar between two operands.
+    return written.replace(_BAR, _BAR.replace("<mo", '<mo lspace="0" rspace="0"'))
 
 
 def _written(node: nodes.Element, display: bool) -> str:
