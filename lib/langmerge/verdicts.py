@@ -7,11 +7,11 @@ book was built from. A claim whose data are missing is "not tested" there, and n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from langmerge import claims, coverage, languages, paths, power, statistics
+from langmerge import claims, coverage, languages, markdown, paths, power, statistics
 from langmerge.claims import NOT_TESTED, Claim, MissingResults, Verdict
 from langmerge.statistics import Results
 
@@ -199,11 +199,4 @@ def _one_line(text: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(_lines(heads, rows)) + "\n"
-
-
-def _lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(heads)} |"
-    yield "|---" * len(heads) + "|"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
+    return "\n".join(markdown.table(heads, rows))
