@@ -214,7 +214,7 @@ figure(
     fig,
     name="fig-interventions-XXlangXX",
     caption=f"Task accuracy in {target.name} of interventions on plain TIES at the smallest and "
-    "the largest CT budget. The line is plain TIES.",
+    "the largest CT budget. Bars are 95 % intervals; the line is plain TIES.",
     alt=plotting.alt(fig),
 )
 

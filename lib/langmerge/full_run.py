@@ -155,7 +155,8 @@ def _causes(full: Results, folder: Path) -> Iterator[str]:
             folder,
             f"full-causes-{code}",
             fig,
-            f"Interventions on plain TIES, {name}. The line is plain TIES.",
+            f"Interventions on plain TIES, {name}. Bars are 95 % intervals; the line is plain "
+            "TIES.",
         )
 
 
