@@ -132,6 +132,7 @@ class Visit:
     unseen: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     wide: list[str] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
     formulas: int = 0
     rendered: int = 0
 
@@ -180,6 +181,15 @@ def _visit(chromium, page: str) -> Visit:
                .slice(0, 3).map((it) => it.outerHTML.slice(0, 120))
                .concat(`the page is ${document.documentElement.scrollWidth} px wide`)""",
         NARROW,
+    )
+    seen.silent = tab.evaluate(
+        """async () => {
+             for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
+             return [...document.querySelectorAll("article table, article figure > *")]
+               .map((it) => it.closest("figure, .text_html, .pst-scrollable-table-container"))
+               .filter((it) => it && it.scrollWidth > it.clientWidth + 1
+                               && !(it.matches(".more-right") && it.tabIndex === 0))
+               .map((it) => it.outerHTML.slice(0, 120)); }"""
     )
     tab.close()
     return seen
@@ -266,6 +276,10 @@ def test_no_page_has_a_serious_barrier(visits):
 
 def test_every_page_fits_a_phone(visits):
     assert _told(visits, "wide") == []
+
+
+def test_what_goes_on_to_the_side_says_so(visits):
+    assert _told(visits, "silent") == []
 
 
 def test_search_finds_a_term(chromium):
