@@ -88,15 +88,16 @@ results = study.run(language=language, profile=profile, seeds=seeds, budgets=bud
 
 # %% tags=["hide-input"]
 variants = results.rows.groupby("method")["variant"].first()
+COMPARED = ["ct_then_sft", "average", "task_arithmetic", "ties_mean", "ties_sum"]
 settings = [
     {
         "method": method,
         "setting": name,
-        "values": ", ".join(f"{knob} {value:g}" for knob, value in values.items()),
+        "values": ", ".join(f"{knob.rstrip('_')} {value:g}" for knob, value in values.items()),
         "variant": variants[method],
     }
-    for method in results.plan.default
-    if method in variants
+    for method in COMPARED
+    if method in results.plan.default
     for name, values in results.plan.settings(method).items()
 ]
 plotting.table(pd.DataFrame(settings), name="settings")
@@ -133,24 +134,10 @@ for item in shown:
     display(HTML(live.html(item)))
 
 # %% tags=["hide-input"]
-fig = plotting.option_probabilities(shown[0].table)
-figure(
-    fig,
-    name="fig-live-right-XXlangXX",
-    caption="The item that the merged model answers rightly: each model's probability of each "
-    "option, renormalised over the options. The right one is marked.",
-    alt=plotting.alt(fig),
-)
+figure(**shown[0].figure("fig-live-right-XXlangXX"))
 
 # %% tags=["hide-input"]
-fig = plotting.option_probabilities(shown[-1].table)
-figure(
-    fig,
-    name="fig-live-wrong-XXlangXX",
-    caption="The item that it does not answer rightly: each model's probability of each "
-    "option, renormalised over the options. The right one is marked.",
-    alt=plotting.alt(fig),
-)
+figure(**shown[-1].figure("fig-live-wrong-XXlangXX"))
 
 # %% [markdown]
 # ## Task accuracy against CT tokens
@@ -228,8 +215,8 @@ plotting.table(statistics.comparison(results, CONTROLS), name="controls")
 # ## Where the difference comes from
 #
 # The same comparison item by item: accuracy of a merge minus that of CT-then-SFT, by task and
-# budget, with its 95 % interval. A positive number speaks for merging. At the scarcest budget
-# the merge has hardly left the SFT model, so *SFT only* stands beside it.
+# budget, with its 95 % interval. A positive number speaks for merging. A merge with a little CT is
+# close to the SFT model, so *SFT only* stands beside it.
 
 # %% tags=["hide-input"]
 items = statistics.items_with_base(results)
@@ -243,6 +230,7 @@ for method in ["sft", "average", "task_arithmetic", "ties_mean"]:
             theirs = statistics.select(chosen, method="ct_then_sft", ct_tokens=tokens)
             effect = statistics.paired(ours, theirs)
             found = f"{effect.estimate:+.2f} ({effect.low:+.2f} to {effect.high:+.2f})"
+            found = found.replace("-", "−")
             differences.append(
                 {"method": method, "CT tokens": tokens, "task": task, "difference": found}
             )
@@ -305,7 +293,7 @@ claims.styled(verdicts, uuid="verdicts-1")
 # %% [markdown]
 # ## What we found
 
-# %%
+# %% tags=["hide-input"]
 Markdown("\n".join(f"- {verdict.sentence()}" for verdict in verdicts))
 
 # %% [markdown]

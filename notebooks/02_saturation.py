@@ -80,29 +80,15 @@ for item in shown:
     display(HTML(live.html(item)))
 
 # %% tags=["hide-input"]
-fig = plotting.option_probabilities(shown[0].table)
-figure(
-    fig,
-    name="fig-live-2-right-XXlangXX",
-    caption="The item that the merged model answers rightly: each model's probability of each "
-    "option, renormalised over the options. The right one is marked.",
-    alt=plotting.alt(fig),
-)
+figure(**shown[0].figure("fig-live-2-right-XXlangXX"))
 
 # %% tags=["hide-input"]
-fig = plotting.option_probabilities(shown[-1].table)
-figure(
-    fig,
-    name="fig-live-2-wrong-XXlangXX",
-    caption="The item that it does not answer rightly: each model's probability of each "
-    "option, renormalised over the options. The right one is marked.",
-    alt=plotting.alt(fig),
-)
+figure(**shown[-1].figure("fig-live-2-wrong-XXlangXX"))
 
 # %% [markdown]
 # ## The curve
 #
-# Finding 2 is about the merge, so the CT model, whose text it grows with, stands beside it.
+# The merges against the amount of text, and beside them the CT model that goes into each.
 
 # %% tags=["hide-input"]
 fig = plotting.accuracy_against_tokens(
@@ -118,17 +104,13 @@ figure(
 # %% [markdown]
 # ## What an election does
 #
-# Take one tensor of each expert. Its *task vector* is what training changed in it. TIES keeps
-# the largest entries of each vector, adds the two, and lets the sign of the sum decide: where
-# the two disagree, the smaller entry is thrown away.
+# A *task vector* is what training changed in a model. TIES keeps the largest entries of each
+# vector, adds the two, and lets the sign of the sum decide: where the two disagree, the smaller
+# entry is thrown away. Below are the tensors of the first layer, with the first seed's experts.
 
 # %%
-first_ct = next(
-    cell
-    for cell in results.cells
-    if cell.method == "ct" and cell.ct_tokens == largest and cell.seed == results.seeds[0]
-)
-sft = next(cell for cell in results.cells if cell.method == "sft" and cell.seed == first_ct.seed)
+first_ct = results.model("ct", largest)
+sft = results.model("sft")
 base = first_ct.load_base()
 example = merging.diagnose(
     base.weights,
@@ -144,7 +126,7 @@ plotting.table(example[example["layer"] == 0][COLUMNS], name="example")
 # Every SFT entry has one of three fates: kept, trimmed for being small, or out-voted. The
 # *discarded share* is the out-voted part of those that survived the trim.
 #
-# ## The update grows
+# ## How long the update is
 
 # %% tags=["hide-input"]
 fig = plotting.norms(results)
@@ -156,7 +138,7 @@ figure(
 )
 
 # %% [markdown]
-# ## And more of SFT is discarded
+# ## How much of SFT is discarded
 
 # %% tags=["hide-input"]
 fig = plotting.discarded_by_layer(results)
@@ -184,7 +166,7 @@ plotting.table(losses[["seed", "ct_tokens", *COUNTS]], name="losses")
 # - *Size alone.* The control `norm_matched_ct` scales the CT vector to the length of the SFT
 #   vector before the election, so that CT cannot win by being large.
 # - *Forgetting.* CT on text in the language can also wear down what the base knew of tasks and
-#   of how the languages correspond. The CT-then-SFT model, which no election touches, shows it.
+#   of how the languages correspond. CT-then-SFT, which no election touches, would then fall too.
 
 # %% tags=["hide-input"]
 fig = plotting.accuracy_against_tokens(
@@ -205,8 +187,7 @@ plotting.table(statistics.comparison(results, METHODS, ["tuned", "fixed"]), name
 # %% [markdown]
 # ## In other languages
 #
-# One language is one draw. The *reference run* asks the same of many, real and generated, and
-# ships with its answers; `langmerge reference --plan` says what it consists of. Thin lines are its
+# One language is one draw, so the *reference run* asks the same of many. Thin lines are its
 # languages; the run of this page is drawn over them.
 
 # %%
@@ -256,7 +237,7 @@ claims.styled(verdicts, uuid="verdicts-2")
 # %% [markdown]
 # ## What we found
 
-# %%
+# %% tags=["hide-input"]
 Markdown("\n".join(f"- {verdict.sentence()}" for verdict in verdicts))
 
 # %% [markdown]

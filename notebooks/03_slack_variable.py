@@ -70,7 +70,7 @@ Markdown(f"The target language is **{target.name}** ({marked(target, target.auto
 # %% [markdown]
 # ## The election, in full
 #
-# Six entries of two trimmed task vectors. The election gives each entry a sign; whoever
+# Six entries of two trimmed task vectors. The election gives each entry a sign; what
 # disagrees with it is thrown away.
 
 
@@ -139,24 +139,10 @@ for item in shown:
     display(HTML(live.html(item)))
 
 # %% tags=["hide-input"]
-fig = plotting.option_probabilities(shown[0].table)
-figure(
-    fig,
-    name="fig-live-3-right-XXlangXX",
-    caption="The item that the merged model answers rightly: each model's probability of each "
-    "option, renormalised over the options. The right one is marked.",
-    alt=plotting.alt(fig),
-)
+figure(**shown[0].figure("fig-live-3-right-XXlangXX"))
 
 # %% tags=["hide-input"]
-fig = plotting.option_probabilities(shown[-1].table)
-figure(
-    fig,
-    name="fig-live-3-wrong-XXlangXX",
-    caption="The item that it does not answer rightly: each model's probability of each "
-    "option, renormalised over the options. The right one is marked.",
-    alt=plotting.alt(fig),
-)
+figure(**shown[-1].figure("fig-live-3-wrong-XXlangXX"))
 
 # %% [markdown]
 # ## What slack keeps
@@ -169,11 +155,13 @@ losses = statistics.whole_model(
 )
 sweep = losses.query("method == 'ties_mean' or setting == 'sweep'").fillna({"slack": 0.0})
 discarded = sweep.pivot_table(index="slack", columns="ct_tokens", values="discarded_sft_share")
-discarded.style.set_uuid("discarded").format("{:.1%}").format_index("{:g}", axis=0)
+styled = discarded.rename_axis(columns="CT tokens").style.set_uuid("discarded")
+styled = styled.format(lambda share: f"{100 * share:.1f} %").format_index("{:,}", axis=1)
+styled.format_index(plotting.slack_text, axis=0)
 
 # %% [markdown]
-# Mean share of surviving SFT parameters that the election discards, by slack (rows) and CT
-# tokens (columns).
+# Share of surviving SFT parameters that the election discards, by slack (rows) and CT tokens
+# (columns), mean over the seeds.
 #
 # ## What slack does to the model
 
@@ -217,8 +205,7 @@ plotting.table(statistics.comparison(results, METHODS, SETTINGS), name="numbers"
 #
 # ## In other languages
 #
-# One language is one draw. The *reference run* asks the same of many, real and generated, and
-# ships with its answers; `langmerge reference --plan` says what it consists of. Thin lines are its
+# One language is one draw, so the *reference run* asks the same of many. Thin lines are its
 # languages; the run of this page is drawn over them.
 
 # %%
@@ -268,7 +255,7 @@ claims.styled(verdicts, uuid="verdicts-3")
 # %% [markdown]
 # ## What we found
 
-# %%
+# %% tags=["hide-input"]
 Markdown(
     "All of this is about a slack of our construction.\n\n"
     + "\n".join(f"- {verdict.sentence()}" for verdict in verdicts)
@@ -292,8 +279,7 @@ def keep_sft(tau_ct, tau_sft):
     return torch.where(tau_sft != 0, torch.sign(tau_sft), torch.sign(tau_ct + tau_sft))
 
 
-first_ct = next(cell for cell in results.cells if cell.method == "ct")
-sft = next(cell for cell in results.cells if cell.method == "sft" and cell.seed == first_ct.seed)
+first_ct, sft = results.model("ct"), results.model("sft")
 three = (first_ct.load_base().weights, first_ct.weights(), sft.weights())
 ours = merging.merge("ties", *three, election=keep_sft)
 theirs = merging.merge("ties_sv", *three, slack=math.inf)

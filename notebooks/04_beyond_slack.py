@@ -138,14 +138,7 @@ shown = live.examples(results, ct_tokens=largest, merged="widen")
 display(HTML(live.html(shown[0])))
 
 # %% tags=["hide-input"]
-fig = plotting.option_probabilities(shown[0].table)
-figure(
-    fig,
-    name="fig-live-4-XXlangXX",
-    caption="The item above: each model's probability of each option, renormalised over the "
-    "options. The right one is marked.",
-    alt=plotting.alt(fig),
-)
+figure(**shown[0].figure("fig-live-4-XXlangXX"))
 
 # %% [markdown]
 # ## What each keeps of the two updates
@@ -221,7 +214,7 @@ figure(
     fig,
     name="fig-interventions-XXlangXX",
     caption=f"Task accuracy in {target.name} of interventions on plain TIES at the smallest and "
-    "the largest CT budget. The line is plain TIES.",
+    "the largest CT budget. Bars are 95 % intervals; the line is plain TIES.",
     alt=plotting.alt(fig),
 )
 
@@ -233,10 +226,17 @@ figure(
 # verdicts, where it has been run:
 
 # %% tags=["hide-input"]
-judged = claims.judge_all(reference.load("reference-full"))
-for finding in ("f4", "f5", "f6"):
-    its = [verdict for name, verdict in judged.items() if name.startswith(finding)]
-    display(claims.styled(its, uuid=f"full-{finding}"))
+judged = [
+    verdict
+    for name, verdict in claims.judge_all(reference.load("reference-full")).items()
+    if name[:2] in ("f4", "f5", "f6")
+]
+tested = [verdict for verdict in judged if verdict.verdict != claims.NOT_TESTED]
+if tested:
+    display(claims.styled(tested, uuid="full"))
+missing = [f"`{verdict.claim}`" for verdict in judged if verdict not in tested]
+if missing:
+    display(Markdown(f"Not tested, for their models have not been trained: {', '.join(missing)}."))
 
 # %% [markdown]
 # ## The verdict
@@ -251,7 +251,7 @@ claims.styled(verdicts, uuid="verdicts-4")
 # %% [markdown]
 # ## What we found
 
-# %%
+# %% tags=["hide-input"]
 Markdown("\n".join(f"- {verdict.sentence()}" for verdict in verdicts))
 
 # %% [markdown]
@@ -267,8 +267,7 @@ Markdown("\n".join(f"- {verdict.sentence()}" for verdict in verdicts))
 # it hold then, and why?
 
 # %% tags=["hide-cell"]
-ct = next(it for it in results.cells if (it.method, it.ct_tokens) == ("ct", largest))
-sft = next(it for it in results.cells if it.method == "sft" and it.seed == ct.seed)
+ct, sft = results.model("ct", largest), results.model("sft")
 three = (ct.load_base().weights, ct.weights(), sft.weights())
 vectors = merging.TaskVectors.of(*three)
 

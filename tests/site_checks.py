@@ -20,13 +20,11 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from bs4 import BeautifulSoup
 
-from langmerge import browser, bundle
+from langmerge import browser, bundle, page_weight
 
 if "LANGMERGE_SITE" not in os.environ:
     pytest.skip("LANGMERGE_SITE names no built book", allow_module_level=True)
 SITE = Path(os.environ["LANGMERGE_SITE"]).resolve()
-#: The limit of a page without its images, in bytes.
-HEAVIEST = 1_500_000
 #: A phone that is still in use, in CSS pixels.
 NARROW = 360
 SERIOUS = ("serious", "critical")
@@ -92,19 +90,6 @@ def test_every_figure_says_what_it_shows(trees):
     assert not silent
 
 
-def test_no_page_is_heavy(trees):
-    """The page itself with its scripts and style sheets; MathJax, where it is used, comes after."""
-    heavy = {}
-    for page, tree in trees.items():
-        named = [node.get("src") or node.get("href") or "" for node in tree(["script", "link"])]
-        files = {(SITE / page).parent / unquote(urlsplit(name).path) for name in named if name}
-        loaded = {file.resolve() for file in files if file.suffix in (".js", ".css")}
-        sizes = [file.stat().st_size for file in loaded if "mathjax" not in file.parts]
-        if (size := sum(sizes, (SITE / page).stat().st_size)) > HEAVIEST:
-            heavy[page] = size
-    assert heavy == {}
-
-
 def test_text_in_another_script_says_its_language(trees):
     unmarked = []
     for page, tree in trees.items():
@@ -147,6 +132,7 @@ class Visit:
     unseen: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     wide: list[str] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
     formulas: int = 0
     rendered: int = 0
 
@@ -168,12 +154,7 @@ def chromium():
 @pytest.fixture(scope="session")
 def visits(chromium) -> dict[str, Visit]:
     """Every page, visited once, but those that only lead on to another."""
-    return {page: _visit(chromium, page) for page in pages() if not _leads_on(page)}
-
-
-def _leads_on(page: str) -> bool:
-    head = (SITE / page).read_text(encoding="utf-8")[:200].lower()
-    return '<meta http-equiv="refresh"' in head
+    return {page: _visit(chromium, page) for page in page_weight.pages(SITE)}
 
 
 def _visit(chromium, page: str) -> Visit:
@@ -181,8 +162,8 @@ def _visit(chromium, page: str) -> Visit:
     tab = _open(chromium, page, seen)
     seen.formulas, seen.rendered = tab.evaluate(
         """() => [document.querySelectorAll("article .math").length,
-                  document.querySelectorAll("article .math mjx-container").length
-                  - document.querySelectorAll("mjx-merror").length]"""
+                  [...document.querySelectorAll("article .math > math")]
+                    .filter((it) => it.getBoundingClientRect().width > 0).length]"""
     )
     seen.unseen = tab.evaluate(
         """async () => {
@@ -200,6 +181,15 @@ def _visit(chromium, page: str) -> Visit:
                .slice(0, 3).map((it) => it.outerHTML.slice(0, 120))
                .concat(`the page is ${document.documentElement.scrollWidth} px wide`)""",
         NARROW,
+    )
+    seen.silent = tab.evaluate(
+        """async () => {
+             for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
+             return [...document.querySelectorAll("article table, article figure > *")]
+               .map((it) => it.closest("figure, .text_html, .pst-scrollable-table-container"))
+               .filter((it) => it && it.scrollWidth > it.clientWidth + 1
+                               && !(it.matches(".more-right") && it.tabIndex === 0))
+               .map((it) => it.outerHTML.slice(0, 120)); }"""
     )
     tab.close()
     return seen
@@ -222,8 +212,6 @@ def _open(chromium, page: str, seen: Visit):
     tab.on("console", said)
     tab.on("pageerror", lambda error: seen.errors.append(str(error)))
     tab.goto(f"{site}/{page}", wait_until="load")
-    # MathJax sets the formulas after the page is there.
-    tab.evaluate("async () => { if (window.MathJax?.startup) await MathJax.startup.promise; }")
     return tab
 
 
@@ -271,6 +259,12 @@ def test_every_image_is_shown(visits):
     assert _told(visits, "unseen") == []
 
 
+def test_no_page_is_heavy(chromium, visits):
+    """With everything that it loads by itself but its images: scripts, style sheets, fonts."""
+    loaded = [page_weight.load(chromium, SITE, page) for page in visits]
+    assert {page.path: page.size for page in loaded if page.size > page_weight.HEAVIEST} == {}
+
+
 def test_maths_is_set(visits):
     assert visits[MATHS].formulas >= 3
     assert {page for page, seen in visits.items() if seen.formulas != seen.rendered} == set()
@@ -282,6 +276,10 @@ def test_no_page_has_a_serious_barrier(visits):
 
 def test_every_page_fits_a_phone(visits):
     assert _told(visits, "wide") == []
+
+
+def test_what_goes_on_to_the_side_says_so(visits):
+    assert _told(visits, "silent") == []
 
 
 def test_search_finds_a_term(chromium):

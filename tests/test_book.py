@@ -173,6 +173,22 @@ def test_two_figures_in_a_cell_are_refused():
         execution.clean(nbformat.v4.new_notebook(cells=[cell]), "trial")
 
 
+def test_what_a_progress_bar_leaves_is_no_output():
+    html = {"text/html": "<pre style='x'>\n</pre>\n", "text/plain": "\n"}
+    told = {"text/html": "<pre>done</pre>", "text/plain": "done"}
+    image = {"text/html": "<img src='x.png'>", "text/plain": ""}
+    outputs = [
+        nbformat.v4.new_output("display_data", data=html),
+        nbformat.v4.new_output("stream", name="stdout", text=" \n"),
+        nbformat.v4.new_output("display_data", data=told),
+        nbformat.v4.new_output("display_data", data=image),
+        nbformat.v4.new_output("stream", name="stdout", text="2 models\n"),
+    ]
+    cell = nbformat.v4.new_code_cell(outputs=outputs)
+    execution.clean(nbformat.v4.new_notebook(cells=[cell]), "trial")
+    assert cell["outputs"] == outputs[2:]
+
+
 def test_a_declared_figure_must_be_drawn():
     cell = nbformat.v4.new_code_cell(metadata={"mystnb": {"figure": {"name": "x"}}})
     with pytest.raises(LangmergeError, match="cell 1 declares a figure"):

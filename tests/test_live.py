@@ -181,3 +181,18 @@ def test_the_page_says_how_the_merge_did(shown):
 def test_what_the_results_lack_is_named(results, options, told):
     with pytest.raises(LangmergeError, match=told):
         live.examples(results, **{"ct_tokens": 512} | options)
+
+
+def test_the_first_model_of_a_method_is_found(results):
+    ct, sft = results.model("ct", 512), results.model("sft")
+    assert (ct.method, ct.ct_tokens, ct.seed) == ("ct", 512, results.seeds[0])
+    assert (sft.method, sft.ct_tokens, sft.seed) == ("sft", 0, results.seeds[0])
+    with pytest.raises(LangmergeError, match="did you mean ct"):
+        results.model("ctt")
+    with pytest.raises(LangmergeError, match="513 CT tokens: it has"):
+        results.model("ct", 513)
+
+
+def test_an_items_figure_says_how_the_merge_did(shown):
+    captions = [item.figure("fig-x")["caption"] for item in shown]
+    assert "answers rightly" in captions[0] and "does not answer rightly" in captions[1]

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
-from langmerge import drawings, merging, plotting
+from langmerge import drawings, markdown, merging, plotting
 from langmerge.drawings import Steps, Toy
 from langmerge.merging import ties
 from langmerge.merging.ties import Ties
@@ -149,8 +148,7 @@ def pages(folder: Path) -> dict[str, str]:
 
 
 def _forgetting(it: Toy, folder: Path) -> Iterator[str]:
-    yield from _picture(
-        folder, "forgetting", drawings.forgetting(it),
+    yield from markdown.picture(folder, "background_forgetting", drawings.forgetting(it),
         "Two weights, two losses. Rings: equal loss on text. Broken line: the task is solved. "
         "Each path is gradient descent; the arrow is the SFT task vector, added to the CT model.",
     )  # fmt: skip
@@ -169,7 +167,7 @@ def _ties(it: Steps, folder: Path) -> Iterator[str]:
         "Six parameters of two task vectors. Trim empties the small entries, the election gives "
         "each parameter a sign, and the mean of what agrees is merged."
     )
-    yield from _picture(folder, "ties", fig, caption)
+    yield from markdown.picture(folder, "background_ties", fig, caption)
     yield (
         f"The vectors disagree in sign in {_entries(it.conflicts(it.taus))}. Trim keeps "
         f"{_percent(DENSITY)} of each, and what is left disagrees in {_entries(it.conflicts())}."
@@ -197,14 +195,15 @@ def _variants() -> Iterator[str]:
         [words, *map(_signed, variant(name, combine, weighted))]
         for words, name, combine, weighted in VARIANTS
     ]
-    yield from _table(["Called TIES by", *map(str, range(1, len(TAU_CT) + 1))], rows)
+    yield from markdown.table(
+        ["Called TIES by", *map(str, range(1, len(TAU_CT) + 1))], rows, numbers=True
+    )
 
 
 def _slack(folder: Path) -> Iterator[str]:
     plain, relaxed = steps(), steps(SLACK)
     points = [tuple(abs(votes[entry]) for votes in plain.votes) for entry in plain.conflicts()]
-    yield from _picture(
-        folder, "slack", drawings.slack_plane(points, SLACK),
+    yield from markdown.picture(folder, "background_slack", drawings.slack_plane(points, SLACK),
         "Where the two votes disagree: SFT is elected below the line of the slack. The star is "
         "the disagreement of the example above.",
     )  # fmt: skip
@@ -218,8 +217,7 @@ def _slack(folder: Path) -> Iterator[str]:
 
 
 def _balance(it: Toy, folder: Path) -> Iterator[str]:
-    yield from _picture(
-        folder, "balance", drawings.balance(it),
+    yield from markdown.picture(folder, "background_balance", drawings.balance(it),
         "The models of the first drawing by their two losses, the better corner at the upper "
         "left. Curves: SFT on its way from CT, task arithmetic by its λ, and averages by their "
         "share of CT (the triangle is the average by halves).",
@@ -228,26 +226,9 @@ def _balance(it: Toy, folder: Path) -> Iterator[str]:
         [plotting.label(name), *(f"{loss[name][it.at(name)]:.2f}" for loss in (it.text, it.task))]
         for name in drawings.SHOWN
     ]
-    yield from _table(["Model of two weights", "Loss on text", "Loss on the task"], rows)
-
-
-def _picture(folder: Path, name: str, fig: Figure, caption: str) -> Iterator[str]:
-    saved = plotting.save(fig, folder / f"background_{name}")
-    yield f"```{{figure}} _executed/{saved.name}"
-    yield f":name: fig-background-{name}"
-    yield f":alt: {plotting.alt(fig)}"
-    yield ""
-    yield caption
-    yield "```"
-    yield ""
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(titles)} |"
-    yield f"|---{'|---:' * (len(titles) - 1)}|"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-    yield ""
+    yield from markdown.table(
+        ["Model of two weights", "Loss on text", "Loss on the task"], rows, numbers=True
+    )
 
 
 def _entries(found: Sequence[int]) -> str:

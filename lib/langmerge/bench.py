@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from langmerge import base as base_module
-from langmerge import corpus, model, paths, tokenizer, train
+from langmerge import corpus, model, page_weight, paths, tokenizer, train
 from langmerge.evaluate import Evaluator, Suite
 from langmerge.provenance import version_of
 
@@ -43,6 +43,7 @@ def run(profile: str = "lab") -> dict[str, str]:
             seconds, peak = measure(command, Path(home))
             figures[name] = f"{seconds:,.0f} s"
             figures[f"{name}: peak memory"] = f"{peak / 2**30:.1f} GiB"
+    figures |= site()
     table = Table("", "measured")
     for name, value in figures.items():
         table.add_row(name, value)
@@ -58,6 +59,12 @@ def installation() -> dict[str, str]:
         return {"install": f"not measured (torch {version_of('torch')})"}
     found = dict(part.split("=", 1) for part in note.read_text().split())
     return {"install": f"{found['seconds']} s (torch {found['torch']})"}
+
+
+def site() -> dict[str, str]:
+    """First paint and weight of the pages that were just built, in a browser where there is one."""
+    root = paths.checkout()
+    return page_weight.measure(root / "_build" / "html") if root else {}
 
 
 def training_speed(steps: int = 30) -> float:

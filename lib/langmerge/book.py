@@ -40,7 +40,7 @@ HEADLINES = {
     "A slack variable": "f3-accuracy",
 }
 HEADLINE_METHODS = ("sft", "ct", "ct_then_sft", "average", "ties_mean", "ties_sv")
-_RENDERERS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-mathjax-offline")
+_RENDERERS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "docutils")
 
 
 def build(

@@ -556,11 +556,15 @@ def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
 
 
 def styled(verdicts: Sequence[Verdict], uuid: str = "verdicts") -> Styler:
-    """The table for a notebook; the fixed `uuid` keeps executed notebooks equal."""
+    """The table for a notebook, each claim with its id, by which figures call it.
+
+    The fixed `uuid` keeps executed notebooks equal.
+    """
     bold = {"holds": "font-weight: bold", "fails": "font-weight: bold"}
+    shown = table(verdicts)
+    shown["claim"] = [f"{claim} ({name})" for name, claim in shown["claim"].items()]
     return (
-        table(verdicts)
-        .style.set_uuid(uuid)
+        shown.style.set_uuid(uuid)
         .hide(axis="index")
         .map(lambda word: bold.get(word, ""), subset=["in the lab"])
         .set_properties(**{"text-align": "left", "vertical-align": "top"})

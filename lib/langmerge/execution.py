@@ -281,13 +281,28 @@ def clean(notebook: Any, stem: str) -> Any:
 
 
 def _drop_progress(cell: Any) -> None:
-    """Progress bars are for who waits: in a page their widgets would load scripts from a CDN."""
+    """Progress bars are for who waits: in a page their widgets would load scripts from a CDN.
+
+    What is left of a bar is an empty line, which would be an empty box.
+    """
     if "outputs" in cell:
         cell["outputs"] = [
             output
             for output in cell["outputs"]
-            if WIDGET not in output.get("data", {}) and output.get("name") != "stderr"
+            if WIDGET not in output.get("data", {})
+            and output.get("name") != "stderr"
+            and not _says_nothing(output)
         ]
+
+
+def _says_nothing(output: Any) -> bool:
+    """Whether an output is blank text, or a page's element around nothing."""
+    if output["output_type"] == "stream":
+        return not output["text"].strip()
+    data = output.get("data", {})
+    if "text/html" not in data or set(data) - {"text/html", "text/plain"}:
+        return False
+    return not re.sub(r"<[^>]*>", "", data["text/html"]).strip() and "<img" not in data["text/html"]
 
 
 def _label_figure(cell: Any) -> None:

@@ -7,17 +7,17 @@ anew. What has not been computed is named, and nothing is shown in its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from langmerge import (
     arms,
     claims,
     families,
     languages,
+    markdown,
     plotting,
     plotting_families,
     profiles,
@@ -100,14 +100,14 @@ def _remedies(full: Results, folder: Path) -> Iterator[str]:
     yield ""
     there = [method for method in REMEDIES if _tuned(full, method) and method != "scaled_sft"]
     fig = plotting_families.over_languages(full, there, intervals=False)
-    yield from _picture(
+    yield from markdown.picture(
         folder,
         "full-remedies",
         fig,
         "Remedies as tuned: mean over the languages (dots). Intervals over so few would hide it; "
         "the claims above have theirs.",
     )
-    yield from _table(
+    yield from markdown.table(
         ["method", "tuned", "untuned", "bits per byte, tuned", "untuned"],
         (_remedy_row(full, method) for method in REMEDIES if _tuned(full, method)),
     )
@@ -133,7 +133,7 @@ def _baselines(full: Results, folder: Path) -> Iterator[str]:
     yield "## Stronger baselines"
     yield ""
     fig = plotting_families.over_languages(full, there, intervals=False)
-    yield from _picture(
+    yield from markdown.picture(
         folder, "full-baselines", fig,
         "Merging against other ways to train on both: mean over the languages (dots).",
     )  # fmt: skip
@@ -151,11 +151,12 @@ def _causes(full: Results, folder: Path) -> Iterator[str]:
     for code in full.languages:
         name = languages.load(code).name
         fig = plotting_families.interventions(full, ends, code)
-        yield from _picture(
+        yield from markdown.picture(
             folder,
             f"full-causes-{code}",
             fig,
-            f"Interventions on plain TIES, {name}. The line is plain TIES.",
+            f"Interventions on plain TIES, {name}. Bars are 95 % intervals; the line is plain "
+            "TIES.",
         )
 
 
@@ -168,7 +169,7 @@ def _sweeps(full: Results, folder: Path) -> Iterator[str]:
         fig = plotting_families.sweep(full, name)
         caption = f"Sweep of {plotting_families.AXES[name]}: mean over the languages (dots)."
         file = f"full-sweep-{name.replace(', ', '-').replace(' ', '-')}"
-        yield from _picture(folder, file, fig, caption)
+        yield from markdown.picture(folder, file, fig, caption)
 
 
 def _arms(full: Results, folder: Path) -> Iterator[str]:
@@ -184,12 +185,12 @@ def _arms(full: Results, folder: Path) -> Iterator[str]:
         effects = plotting_families.regime_effects(full, names, NOW[family])
         order = [*names[: PLACE[family]], NOW[family], *names[PLACE[family] :]]
         fig = plotting_families.regimes(effects, order)
-        yield from _picture(
+        yield from markdown.picture(
             folder, f"full-{family}", fig, f"{caption} Points of accuracy, or of SFT parameters."
         )
         every.append(effects)
     both = pd.concat(every).drop_duplicates(["effect", "language", "seed", "ct_tokens", "value"])
-    yield from _picture(
+    yield from markdown.picture(
         folder, "full-diagnosis", plotting_families.against_diagnosis(both),
         "The findings' effects against two numbers that `langmerge diagnose` measures of models of "
         "any size: each point a language, a budget and an arm.",
@@ -219,7 +220,7 @@ def _oracle(full: Results, folder: Path) -> Iterator[str]:
         if {"tuned", "oracle"} <= set(mean.index):
             told = [_percent(mean[one]) for one in ("tuned", "oracle")]
             rows.append([plotting.label(method), *told])
-    yield from _table(["method", "tuned elsewhere", "on its own dev items (oracle)"], rows)
+    yield from markdown.table(["method", "tuned elsewhere", "on its own dev items (oracle)"], rows)
 
 
 #: What each section needs, in the order of the page.
@@ -235,26 +236,6 @@ SECTIONS: tuple[tuple[set[str], Section], ...] = (
 
 def _tuned(full: Results, method: str) -> bool:
     return not select(full.rows, method=method, setting=["tuned", "fixed"]).empty
-
-
-def _picture(folder: Path, name: str, fig: Figure, caption: str) -> Iterator[str]:
-    """A figure, saved, as a directive of the page in the folder beside it."""
-    saved = plotting.save(fig, folder / name)
-    yield f"```{{figure}} _executed/{saved.name}"
-    yield f":name: fig-{name}"
-    yield f":alt: {plotting.alt(fig)}"
-    yield ""
-    yield caption
-    yield "```"
-    yield ""
-
-
-def _table(titles: Sequence[str], rows: Iterator[list[str]] | list[list[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(titles)} |"
-    yield "|---" * len(titles) + "|"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-    yield ""
 
 
 def _percent(value: float) -> str:

@@ -13,7 +13,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from langmerge import tasks
+from langmerge import plotting, tasks
 from langmerge.cells import Cell
 from langmerge.data_card import tag
 from langmerge.errors import LangmergeError, nearest
@@ -40,6 +40,16 @@ class LiveItem:
     gloss: str
     answered_rightly: bool
     table: pd.DataFrame
+
+    def figure(self, name: str) -> dict[str, object]:
+        """What each model makes of the options, as `notebook.figure` takes it."""
+        fig = plotting.option_probabilities(self.table)
+        how = "answers rightly" if self.answered_rightly else "does not answer rightly"
+        caption = (
+            f"The item that the merged model {how}: each model's probability of each option, "
+            "renormalised over the options. The right one is marked."
+        )
+        return {"fig": fig, "name": name, "caption": caption, "alt": plotting.alt(fig)}
 
 
 def examples(

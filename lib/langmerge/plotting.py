@@ -19,6 +19,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -68,6 +69,19 @@ CUSTOM: tuple[Look, ...] = (
     Look("", "#7B3294", "1", (0, (12, 2))),
 )
 METHODS: tuple[str, ...] = tuple(LOOKS)
+#: A model with so many times the others' bits per byte would squeeze them into one place.
+FAR = 3.0
+#: What tables call the columns of results and diagnostics.
+COLUMNS = {
+    "ct_tokens": "CT tokens",
+    "conflict_rate": "conflicts",
+    "kept_sft": "SFT kept",
+    "trimmed_sft": "trimmed",
+    "outvoted_sft": "out-voted",
+    "discarded_sft_share": "discarded share",
+    "norm_ratio": "CT norm / SFT norm",
+    "counts": "a task",
+}
 # What the families add (`langmerge.families`). Letters are told apart where colours are many.
 LOOKS |= {
     "widen": Look("WIDEN", "#1B7837", "$W$", (0, (11, 1, 1, 1))),
@@ -151,13 +165,22 @@ def label(method: str) -> str:
 def table(frame: pd.DataFrame, name: str) -> Styler:
     """A frame as a table for a page: methods by their labels, three decimals, no index.
 
-    name: makes the table's HTML the same at every run.
+    name: makes the table's HTML the same at every run. Columns go by the names that readers know.
     """
     shown = frame.assign(method=frame["method"].map(label)) if "method" in frame else frame
-    shown = shown.dropna(axis="columns", how="all")
+    shown = shown.dropna(axis="columns", how="all").rename(columns=COLUMNS)
     whole = [column for column in shown if pd.api.types.is_integer_dtype(shown[column])]
-    formats = {column: "{:,}" for column in whole if column != "seed"}
+    formats: dict[str, Any] = {column: "{:,}" for column in whole if column != "seed"}
+    if "slack" in shown:
+        formats["slack"] = slack_text
     return shown.style.hide().set_uuid(name).format(formats, precision=3, na_rep="")
+
+
+def slack_text(slack: float) -> str:
+    """A slack for a table: as short as it is, and nothing where there is none."""
+    if math.isnan(slack):
+        return ""
+    return "∞" if math.isinf(slack) else f"{slack:g}"
 
 
 def alt(fig: Figure) -> str:
@@ -195,6 +218,7 @@ def accuracy_against_tokens(
     _chance_line(ax, chance)
     _token_axis(ax, results.budgets)
     _share_axis(ax, f"accuracy, {TASKS.get(task, task)} (%)")
+    _within_shares(ax)
     _legend(ax)
     return _with_alt(fig, _alt_accuracy(language, means, task, chance))
 
@@ -223,6 +247,7 @@ def per_task(
         texts.append(_alt_accuracy(language, means, task, _chance(results, task)))
     for ax in axes[len(tasks) :]:
         ax.remove()
+    _within_shares(axes[0])
     _inner_labels_off(axes[: len(tasks)], columns)
     _legend(axes[0])
     return _with_alt(fig, " ".join(texts))
@@ -238,8 +263,9 @@ def balance(
 ) -> Figure:
     """Target bits per byte against mean task accuracy at one CT budget: one point a model.
 
-    Models without CT are drawn too. The better corner is the upper left one. Raises
-    LangmergeError where the budget was not run.
+    Models without CT are drawn too. The better corner is the upper left one. A model that is far
+    to the right of the others is named at the edge, with its bits. Raises LangmergeError where the
+    budget was not run.
     """
     language = statistics.one_language(results, language)
     if ct_tokens not in results.budgets:
@@ -262,6 +288,7 @@ def balance(
     ax.set_xlabel("bits per byte of the target language (fewer is better)")
     ax.grid(visible=True, axis="both")
     _share_axis(ax, "accuracy, mean of the tasks (%)")
+    _name_far_ones(ax, points)
     _legend(ax)
     return _with_alt(fig, _alt_balance(language, ct_tokens, points, chance))
 
@@ -575,7 +602,7 @@ def gains_against(gains: pd.DataFrame, what: str, mine: pd.DataFrame | None = No
     axes[0].xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     axes[0].set_xlabel(r"$\Vert\tau_{CT}\Vert\ /\ \Vert\tau_{SFT}\Vert$ (ratio)")
     axes[0].set_ylabel("gain in accuracy (points)")
-    axes[1].xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0, symbol=""))
+    axes[1].xaxis.set_major_formatter(percent_ticks())
     axes[1].set_xlabel("SFT parameters out-voted (%)")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     told = [
@@ -824,7 +851,7 @@ def _layer_map(ax: Axes, layers: pd.DataFrame) -> None:
         xticklabels=[_tokens(at) for at in grid.columns],
         yticklabels=["embedding" if layer < 0 else f"{layer + 1}" for layer in grid.index],
     )
-    ax.collections[0].colorbar.formatter = ticker.PercentFormatter(1, decimals=0, symbol="")
+    ax.collections[0].colorbar.formatter = percent_ticks()
     ax.collections[0].colorbar.update_ticks()
     ax.grid(visible=False)
     ax.tick_params(axis="x", rotation=0)
@@ -881,7 +908,7 @@ def _option_bars(ax: Axes, bars: pd.DataFrame, options: pd.DataFrame, method: st
     ax.bar_label(drawn, [f"{100 * p:.0f}" for p in bars["probability"]], padding=3, fontsize=9)
     ax.set_xlim(0, 1.15)
     ax.set_xticks([0, 0.5, 1])
-    ax.xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0, symbol=""))
+    ax.xaxis.set_major_formatter(percent_ticks())
     ax.set_xlabel("probability (%)")
     ax.grid(visible=False, axis="y")
     ax.set_yticks(places)
@@ -927,6 +954,27 @@ def _point(ax: Axes, point: tuple) -> None:
     )
 
 
+def _name_far_ones(ax: Axes, points: pd.DataFrame) -> None:
+    """Cut the axis of bits where one model would squeeze all others, and say where that one is."""
+    is_far = points["value_bits"] > FAR * points["value_bits"].median()
+    if not is_far.any():
+        return
+    near = points[~is_far]
+    room = 0.08 * (near["high_bits"].max() - near["low_bits"].min())
+    right = near["high_bits"].max() + 3 * room
+    ax.set_xlim(near["low_bits"].min() - room, right)
+    for point in points[is_far].itertuples():
+        ax.annotate(
+            f"{label(point.method)}: {point.value_bits:.2f} →",
+            (right, point.value_accuracy),
+            (-4, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=9,
+        )
+
+
 def _chance(results: Results, task: str) -> float:
     """Chance of a task, or the mean of the reported tasks' chances."""
     tasks = list(results.tasks) if task == "mean" else [task]
@@ -948,8 +996,19 @@ def _token_axis(ax: Axes, budgets: Sequence[int]) -> None:
 
 def _share_axis(ax: Axes, text: str) -> None:
     """A y axis of shares, shown in percent."""
-    ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0, symbol=""))
+    ax.yaxis.set_major_formatter(percent_ticks())
     ax.set_ylabel(text)
+
+
+def percent_ticks() -> ticker.Formatter:
+    """Ticks of shares in percent, with as many decimals as they have: none is rounded."""
+    return ticker.FuncFormatter(lambda at, _: f"{round(100 * at, 6):g}".replace("-", "−"))
+
+
+def _within_shares(ax: Axes) -> None:
+    """No share is below 0 or above 1, though the t interval of a few concepts may be."""
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(low, 0.0), min(high, 1.03))
 
 
 def _panel(ax: Axes, text: str) -> None:

@@ -32,6 +32,7 @@ from langmerge.plotting import (
     _with_alt,
     label,
     look,
+    percent_ticks,
 )
 from langmerge.statistics import Results, select
 
@@ -136,7 +137,7 @@ def _intervention_panel(ax: Axes, means: pd.DataFrame, budget: int) -> str:
             linestyle="none",
         )
         told.append(f"{name} {_percent(row['value'])}")
-    ax.xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0, symbol=""))
+    ax.xaxis.set_major_formatter(percent_ticks())
     ax.set_xlabel("accuracy, mean of the tasks (%)")
     ax.grid(visible=True, axis="x")
     _panel(ax, f"{_tokens(budget)} CT tokens")
@@ -293,7 +294,7 @@ def against_diagnosis(effects: pd.DataFrame) -> Figure:
     axes[0].xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     axes[0].set_xlabel("length of the CT update over that of SFT")
     axes[1].set_xlabel("SFT parameters that TIES discards (%)")
-    axes[1].xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0, symbol=""))
+    axes[1].xaxis.set_major_formatter(percent_ticks())
     axes[1].set_ylabel("")
     handles, labels = axes[0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside upper left", ncols=2)

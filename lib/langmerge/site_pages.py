@@ -137,6 +137,9 @@ def tidy(html: str) -> str:
     """
     for pattern in _LEFTOVERS:
         html = pattern.sub("", html)
+    # Cells that are folded away whole are the exercises' solutions.
+    html = html.replace("Show code cell content", "Show the solution")
+    html = html.replace("Hide code cell content", "Hide the solution")
     html = html.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
     return html.replace(' role="doc-biblioentry"', "")
 

@@ -28,7 +28,7 @@ from langmerge.cells import (
     evaluation_spec,
     plain,
 )
-from langmerge.errors import LangmergeError
+from langmerge.errors import LangmergeError, nearest
 from langmerge.evaluate import Suite
 from langmerge.profiles import Profile
 from langmerge.provenance import provenance
@@ -101,6 +101,23 @@ class Results:
                 "fine-tuning more steps, or lower english_floor in the profile."
             )
         return reported
+
+    def model(self, method: str, ct_tokens: int | None = None) -> Cell:
+        """The first seed's model of a method, of one budget or of the smallest that it has.
+
+        Raises LangmergeError where there is none.
+        """
+        its = [cell for cell in self.cells if cell.method == method]
+        its = [cell for cell in its if ct_tokens in (None, cell.ct_tokens)]
+        if not its:
+            there = sorted({cell.ct_tokens for cell in self.cells if cell.method == method})
+            known = nearest(method, {cell.method for cell in self.cells})
+            raise LangmergeError(
+                f"no model of {method!r} at {ct_tokens:,} CT tokens: it has {there}"
+                if there
+                else f"no model of {method!r} in the results: {known}"
+            )
+        return min(its, key=lambda cell: (self.seeds.index(cell.seed), cell.ct_tokens))
 
     def english_check(self) -> pd.DataFrame:
         """English SFT on English items: accuracy, Wilson interval and whether the task counts."""

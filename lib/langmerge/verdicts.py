@@ -8,7 +8,7 @@ missing is "not tested" there, and nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -16,6 +16,7 @@ from langmerge import (
     claims,
     coverage,
     languages,
+    markdown,
     paper_results,
     paper_verdicts,
     paths,
@@ -216,11 +217,4 @@ def _one_line(text: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(_lines(heads, rows)) + "\n"
-
-
-def _lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(heads)} |"
-    yield "|---" * len(heads) + "|"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
+    return "\n".join(markdown.table(heads, rows))
