@@ -150,7 +150,7 @@ def test_defaults_are_the_papers():
     data = [{"files": ["f"], "prompt": "{a}", "answer": "{b}"}]
     two = settings.parse("sft", {"model": "m", "out": "o", "data": data})
     assert (two.tokens_per_step, two.learning_rate, two.min_learning_rate) == (2**18, 3e-5, 1e-5)
-    assert two.steps == two.decay_steps == 884
+    assert (two.steps, two.decay_steps) == (884, 2_048)
 
 
 @pytest.mark.parametrize(

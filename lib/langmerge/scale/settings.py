@@ -202,7 +202,7 @@ class Finetuning(Run):
     tokens_per_step: Positive = 128 * 2048
     tokens: Positive = 884 * 128 * 2048
     min_learning_rate: float = Field(default=1e-5, gt=0)
-    decay_steps: Positive = 884
+    decay_steps: Positive = 2_048  # of which the released model has gone 884
     repeat: bool = True
 
 
