@@ -1,8 +1,8 @@
 """What a training run is told: a YAML file, checked key by key.
 
-The defaults are the paper's (Tao et al. 2024): CT at 3e-5, cosine to 1e-6 over 10,240 steps of
-2,048 x 512 tokens; SFT at 3e-5 to 1e-5, 128 x 2,048 tokens a step, 884 steps. What the paper
-does not say (weight decay, clipping, Adam's betas) is as in Llama 2's pre-training.
+The defaults are those of the model cards of Tao et al. (2024): CT at 3e-5, cosine to 1e-6 over
+10,240 steps of 2,048 x 512 tokens; SFT at 3e-5, cosine to 1e-5 over 2,048 steps of 128 x 2,048
+tokens, stopped after 884. What the cards do not say (weight decay, clipping, Adam's betas) is as in Llama 2's pre-training.
 """
 
 from __future__ import annotations
