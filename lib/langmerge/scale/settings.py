@@ -2,7 +2,8 @@
 
 The defaults are those of the model cards of Tao et al. (2024): CT at 3e-5, cosine to 1e-6 over
 10,240 steps of 2,048 x 512 tokens; SFT at 3e-5, cosine to 1e-5 over 2,048 steps of 128 x 2,048
-tokens, stopped after 884. What the cards do not say (weight decay, clipping, Adam's betas) is as in Llama 2's pre-training.
+tokens, stopped after 884. What the cards do not say (weight decay, clipping, Adam's betas) is as
+in Llama 2's pre-training.
 """
 
 from __future__ import annotations
