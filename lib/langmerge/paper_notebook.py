@@ -66,7 +66,8 @@ def write(chosen: Chosen, limit: int | None, dtype: str, study: Path | None = No
     its = job(chosen, execution.surroundings(), limit=limit, dtype=dtype, study=named)
     execution.execute([its], processes=1)
     text = its.cached.read_text(encoding="utf-8")
-    made = [chosen.folder / "report.ipynb", chosen.folder / "report.html"]
+    stem = "report" if limit is None else f"report-of-{limit}-items"  # a trial replaces no run
+    made = [chosen.folder / f"{stem}{end}" for end in (".ipynb", ".html")]
     execution.write_atomically(made[0], text)
     execution.write_atomically(made[1], as_html(text))
     return made
