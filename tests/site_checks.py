@@ -187,7 +187,7 @@ def _visit(chromium, page: str) -> Visit:
              for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
              return [...document.querySelectorAll("article table, article figure > *")]
                .map((it) => it.closest("figure, .text_html, .pst-scrollable-table-container"))
-               .filter((it) => it && it.scrollWidth > it.clientWidth + 1
+               .filter((it) => it && it.checkVisibility() && it.scrollWidth > it.clientWidth + 1
                                && !(it.matches(".more-right") && it.tabIndex === 0))
                .map((it) => it.outerHTML.slice(0, 120)); }"""
     )
