@@ -120,11 +120,21 @@ def test_the_page_shows_every_family_and_its_figures_are_there(page):
     assert "nan" not in text and "six trials" in text
 
 
+def _late_answers(full, method):
+    """The share of right answers by language at the largest budget, all tasks weighing the same."""
+    its = select(full.items, method=method, setting="tuned", ct_tokens=max(full.budgets))
+    its = its[its["task"].isin(full.tasks)]
+    return its.groupby(["language", "task"])["correct"].mean().groupby("language").mean()
+
+
 def test_the_pages_numbers_are_those_of_the_rows(page, full):
     text, _ = page
     late = select(full.rows, method="widen", setting="tuned", metric="accuracy")
     late = late[late["ct_tokens"] == max(full.budgets)]["value"].mean()
     assert f"| WIDEN | {100 * late:.1f} |" in text
+    right = [_late_answers(full, method) for method in ("widen", "ties_sv")]
+    difference = f"{100 * (right[0] - right[1]).mean():+.1f}".replace("-", "−")
+    assert f"| WIDEN | {difference} (" in text
     both = select(full.rows, method="ties_mean", metric="accuracy").groupby("setting")["value"]
     tuned, own = both.mean()[["tuned", "oracle"]]
     assert f"| TIES (mean) | {100 * tuned:.1f} | {100 * own:.1f} |" in text
