@@ -112,10 +112,7 @@ class Row(Strict):
     @property
     def slack(self) -> float | None:
         """The slack of the election: 0 for plain TIES, None where there is no election."""
-        if self.method == "ties":
-            return 0.0
-        value = self.params.get("slack")
-        return None if value is None else float(value)
+        return election_slack(self.method, self.params)
 
     def parts(self) -> tuple[str, ...]:
         """Which trainings the model has had."""
@@ -134,6 +131,14 @@ class Row(Strict):
 
 #: The names of a row's values, as a file has them.
 FIELDS = tuple(field.alias or name for name, field in Row.model_fields.items())
+
+
+def election_slack(method: str, params: Mapping[str, Any]) -> float | None:
+    """The slack of a merge's election: 0 for plain TIES, None where there is no election."""
+    if method == "ties":
+        return 0.0
+    value = params.get("slack")
+    return None if value is None else float(value)
 
 
 def append(path: Path, rows: Iterable[Row]) -> None:

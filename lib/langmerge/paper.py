@@ -23,6 +23,7 @@ from langmerge import files, hub_fetch, hub_languages, paths
 from langmerge.errors import LangmergeError, nearest
 from langmerge.hub_fetch import Repository
 from langmerge.hub_languages import HubLanguage
+from langmerge.hub_rows import election_slack
 from langmerge.merging import recipe
 from langmerge.merging.recipe import Recipe
 
@@ -114,10 +115,7 @@ class Model:
     @property
     def slack(self) -> float | None:
         """The slack of the election: 0 for plain TIES, None where there is no election."""
-        if self.method == "ties":
-            return 0.0
-        value = self.params.get("slack")
-        return None if value is None else float(value)
+        return election_slack(self.method, self.params)
 
 
 @dataclasses.dataclass(frozen=True)
