@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import sys
 from types import SimpleNamespace
 
@@ -279,7 +280,7 @@ def test_shipped_contents_list_notebooks_that_exist():
 
 
 def test_the_first_page_lists_every_verdict_of_every_language(monkeypatch):
-    monkeypatch.setattr(reference, "load", lambda: None)
+    monkeypatch.setattr(reference, "load", lambda *_: None)
     results = synthetic.results(items=40)
     table = book.verdicts({"tam_Taml": results, "ben_Beng": results})
     stated = [claim for claim in claims.load() if claim.finding in claims.PAPERS]
@@ -397,20 +398,23 @@ def test_every_shipped_language_is_run_or_left_out_with_the_way_in(tmp_path, mon
 
 
 def test_the_first_page_answers_in_a_figure_and_a_sentence_a_finding(monkeypatch, tmp_path):
-    monkeypatch.setattr(reference, "load", lambda: None)
+    monkeypatch.setattr(reference, "load", lambda *_: None)
     found = synthetic.results(items=40)
     text = book.answer({"tam_Taml": found}, tmp_path)
     assert (tmp_path / "answer.png").read_bytes().startswith(b"\x89PNG")
     assert ":alt: Accuracy" in text
     for number in (1, 2, 3):
-        claim = list(book.HEADLINES.values())[number - 1]
+        _, claim = claims.FINDINGS[number]
         verdict = {v.claim: v for v in claims.judge(found, number)}[claim]
         (line,) = [line for line in text.splitlines() if line.startswith(f"{number}. ")]
         assert f"{verdict.verdict}.**" in line and claims.effect(verdict) in line
         assert line.endswith("(Tamil).")
     many = synthetic.results(languages=("tam_Taml", "ben_Beng", "zzz_0002"), items=20, seeds=(0,))
-    monkeypatch.setattr(reference, "load", lambda: many)
-    assert book.answer({"tam_Taml": found}, tmp_path).count("(3 languages together).") == 3
+    assert "beyond the paper" not in text
+    monkeypatch.setattr(reference, "load", lambda *_: many)
+    told = book.answer({"tam_Taml": found}, tmp_path)
+    assert told.count("(3 languages together).") == 5
+    assert re.findall(r"^(\d)\. \*\*", told, re.M) == list("12345")
 
 
 def test_pages_are_made_anew_only_where_a_notebook_or_a_file_is_another(monkeypatch, tmp_path):

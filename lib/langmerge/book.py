@@ -33,12 +33,8 @@ from langmerge.provenance import version_of
 EXECUTED = "book/_executed"
 # Its script may not be on the path where the environment is not activated.
 _JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
-#: What the first page says of each finding: its name, and the claim that stands for it.
-HEADLINES = {
-    "Merging against CT-then-SFT": "f1-accuracy",
-    "Saturation": "f2-merge-stops",
-    "A slack variable": "f3-accuracy",
-}
+#: The findings beyond the paper's that the first page tells, and the run that they are from.
+BEYOND, FULL = (4, 5), "reference-full"
 HEADLINE_METHODS = ("sft", "ct", "ct_then_sft", "average", "ties_mean", "ties_sv")
 _RENDERERS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "docutils")
 
@@ -186,6 +182,7 @@ def answer(results: dict[str, Any], folder: Path) -> str:
     plotting.save(fig, folder / "answer.png")
     many = reference.load()
     said = headlines(found, name) if many is None else headlines(many)
+    said += ["", *beyond(), ""]
     caption = (
         f"Accuracy on tasks in {name} against tokens of continual pre-training: the usual way, "
         "merges, and the two models that a merge is made of. Bars are 95 % intervals."
@@ -203,14 +200,20 @@ def answer(results: dict[str, Any], folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def headlines(results: Any, where: str | None = None) -> list[str]:
-    """A sentence for each of the paper's findings, from one run; `where` is its languages' name."""
+def headlines(
+    results: Any, where: str | None = None, findings: Sequence[int] | None = None
+) -> list[str]:
+    """A sentence for each finding, the paper's by default, from the claim that stands for it.
+
+    where: what the run's languages are called.
+    """
     from langmerge import claims
 
     where = where or f"{len(results.languages)} languages together"
     judged = claims.judge_all(results)
     said = []
-    for number, (title, claim) in enumerate(HEADLINES.items(), start=1):
+    for number in findings or claims.PAPERS:
+        title, claim = claims.FINDINGS[number]
         verdict = judged[claim]
         measured = f"{claims.effect(verdict)}, {verdict.interval()} ({where})"
         if verdict.verdict == claims.NOT_TESTED:
@@ -220,6 +223,16 @@ def headlines(results: Any, where: str | None = None) -> list[str]:
             f"{verdict.statement[0].lower()}{verdict.statement[1:]}. Measured: {measured}."
         )
     return said
+
+
+def beyond() -> list[str]:
+    """The sentences on remedies and on the mechanism, of the full run; none where it is absent."""
+    from langmerge import reference
+
+    full = reference.load(FULL)
+    if full is None:
+        return []
+    return ["And beyond the paper, in fewer languages:", "", *headlines(full, findings=BEYOND)]
 
 
 def verdicts(results: dict[str, Any]) -> str:
