@@ -156,7 +156,7 @@ losses = statistics.whole_model(
 sweep = losses.query("method == 'ties_mean' or setting == 'sweep'").fillna({"slack": 0.0})
 discarded = sweep.pivot_table(index="slack", columns="ct_tokens", values="discarded_sft_share")
 styled = discarded.rename_axis(columns="CT tokens").style.set_uuid("discarded")
-styled = styled.format(lambda share: f"{100 * share:.1f} %").format_index("{:,}", axis=1)
+styled = styled.format("{:.1%}").format_index("{:,}", axis=1)
 styled.format_index(plotting.slack_text, axis=0)
 
 # %% [markdown]

@@ -168,7 +168,7 @@ def _print_plan(profile: str) -> None:
     left = found[~found["done"]]["seconds"].sum(min_count=1) / 60
     told = f"about {left:,.0f} minutes" if left > 0 else "no time is measured yet"
     to_do = (~found["done"]).sum()
-    typer.echo(f"To do: {to_do} of {len(found)} slices ({told})." if to_do else "Nothing to do.")
+    typer.echo(f"To do: {to_do} of {len(found)} slices" + (f" ({told})." if to_do else "."))
 
 
 @app.command(
