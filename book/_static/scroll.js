@@ -20,13 +20,16 @@
       cell.classList.toggle("long", cell.textContent.trim().length > LONG);
     }
     const places = [...document.querySelectorAll(PLACES)];
-    const watcher = new ResizeObserver((entries) => entries.forEach((one) => look(one.target)));
+    // A table grows without its place when a font arrives or a fold opens: both are watched.
+    const watcher = new ResizeObserver((entries) => {
+      for (const place of new Set(entries.map((one) => one.target.closest(PLACES)))) look(place);
+    });
     for (const place of places) {
       place.addEventListener("scroll", () => look(place), { passive: true });
       for (const image of place.querySelectorAll("img")) {
         image.addEventListener("load", () => look(place));
       }
-      watcher.observe(place);
+      for (const one of [place, ...place.children]) watcher.observe(one);
     }
   };
 
