@@ -184,12 +184,15 @@ def _visit(chromium, page: str) -> Visit:
     )
     seen.silent = tab.evaluate(
         """async () => {
-             for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
-             return [...document.querySelectorAll("article table, article figure > *")]
-               .map((it) => it.closest("figure, .text_html, .pst-scrollable-table-container"))
-               .filter((it) => it && it.checkVisibility() && it.scrollWidth > it.clientWidth + 1
-                               && !(it.matches(".more-right") && it.tabIndex === 0))
-               .map((it) => it.outerHTML.slice(0, 120)); }"""
+             const silent = () =>
+               [...document.querySelectorAll("article table, article figure > *")]
+                 .map((it) => it.closest("figure, .text_html, .pst-scrollable-table-container"))
+                 .filter((it) => it && it.checkVisibility() && it.scrollWidth > it.clientWidth + 1
+                                 && !(it.matches(".more-right") && it.tabIndex === 0));
+             // A place that changes may change others: the browser tells them frame by frame.
+             for (let i = 0; i < 120 && silent().length; i++)
+               await new Promise(requestAnimationFrame);
+             return silent().map((it) => it.outerHTML.slice(0, 120)); }"""
     )
     tab.close()
     return seen
