@@ -386,7 +386,7 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("[" * 5000, "levels deep"),
         ("a: '" + "x" * 1_000_001 + "'\n", "bytes"),
         ("a: 1\n---\nb: 2\n", "document"),
-        ("a: x\0y\n", "special characters"),
+        ("a: x\0y\n", "characters are not allowed"),
         ("d: 2026-13-45\n", "month"),
     ],
 )

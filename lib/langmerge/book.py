@@ -210,9 +210,11 @@ def headlines(
     from langmerge import claims
 
     where = where or f"{len(results.languages)} languages together"
-    judged = claims.judge_all(results)
+    findings = findings or claims.PAPERS
+    stated = [claim for claim in claims.load() if claim.finding in findings]
+    judged = claims.judge_all(results, stated)
     said = []
-    for number in findings or claims.PAPERS:
+    for number in findings:
         title, claim = claims.FINDINGS[number]
         verdict = judged[claim]
         measured = f"{claims.effect(verdict)}, {verdict.interval()} ({where})"

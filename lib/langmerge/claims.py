@@ -319,11 +319,22 @@ def measure(results: Results, claim: Claim) -> Effect:
 
     Raises MissingResults where the results lack a model that the claim compares.
     """
+    return _effect(claim, _scores(results, claim))
+
+
+def _scores(results: Results, claim: Claim) -> pd.DataFrame:
+    """What a claim averages, in the column `score`: a row an item, or a row a seed."""
     if claim.unit == "item":
-        return statistics.contrast(*_contrast(results, claim))
-    values = _seed_rows(results, claim)
-    each = statistics.by_run(values, _over_seeds)
-    return statistics.pool(each, _over_seeds(values) if len(results.languages) == 1 else None)
+        return statistics.contrast_scores(*_contrast(results, claim))
+    return _seed_rows(results, claim)
+
+
+def _effect(claim: Claim, scores: pd.DataFrame, permute: bool = True) -> Effect:
+    """The effect from the scores of one language or more."""
+    if claim.unit == "item":
+        return statistics.mean_of_scores(scores, permute)
+    within = _over_seeds(scores) if len(scores["language"].unique()) == 1 else None
+    return statistics.pool(statistics.by_run(scores, _over_seeds), within)
 
 
 def estimates(results: Results, claim: Claim) -> pd.DataFrame:
@@ -331,18 +342,16 @@ def estimates(results: Results, claim: Claim) -> pd.DataFrame:
 
     Raises MissingResults where the results lack a model that the claim compares.
     """
-    if claim.unit == "item":
-        scores = statistics.contrast_scores(*_contrast(results, claim))
-        each = statistics.by_run(scores, lambda part: statistics.mean_of_items(part, "score"))
-    else:
-        each = statistics.by_run(_seed_rows(results, claim), _over_seeds)
-    return statistics.crossed(each)
+    mean = _over_items if claim.unit == "item" else _over_seeds
+    return statistics.crossed(statistics.by_run(_scores(results, claim), mean))
 
 
 def _contrast(results: Results, claim: Claim) -> tuple[list[tuple[float, pd.DataFrame]], str]:
     """The items that a claim weighs against each other, and the column that it reads."""
     _need_budgets(results, claim)
-    items = select(statistics.items_with_base(results), task=list(results.tasks))
+    compared = [term.method for term in claim.contrast]
+    items = statistics.items_with_base(results)
+    items = select(items, method=compared, task=list(results.tasks))
     parts = [(term.weight, _chosen(results, claim, term, items)) for term in claim.contrast]
     return parts, "correct" if claim.metric == "accuracy" else "margin"
 
@@ -350,6 +359,10 @@ def _contrast(results: Results, claim: Claim) -> tuple[list[tuple[float, pd.Data
 def _seed_rows(results: Results, claim: Claim) -> pd.DataFrame:
     _need_budgets(results, claim)
     return seed_values(results, claim).rename("score").reset_index()
+
+
+def _over_items(rows: pd.DataFrame) -> Effect:
+    return statistics.mean_of_items(rows, "score")
 
 
 def _over_seeds(rows: pd.DataFrame) -> Effect:
@@ -364,55 +377,31 @@ def across(results: Results, finding: int, claims: Sequence[Claim] | None = None
     language, effect, low, high (of one seed alone infinite where the seed is the unit), n.
     """
     claims = load() if claims is None else claims
-    parts = {code: _of(results, code) for code in results.languages}
-    if len(parts) > 1:
-        parts[""] = results
+    several = len(results.languages) > 1
     rows = []
     for claim in (claim for claim in claims if claim.finding == finding):
-        for code, part in parts.items():
-            found = measure(part, claim)
-            rows.append(
-                {
-                    "claim": claim.id,
-                    "statement": " ".join(claim.statement.split()),
-                    "metric": claim.metric,
-                    "side": claim.side,
-                    "language": code,
-                    "effect": found.estimate,
-                    "low": found.low,
-                    "high": found.high,
-                    "n": found.n,
-                }
-            )
+        scores = _scores(results, claim)
+        # The p of an effect is not told here.
+        found = {
+            code: _effect(claim, select(scores, language=code), permute=False)
+            for code in results.languages
+        }
+        found |= {"": _effect(claim, scores)} if several else {}
+        rows += [
+            {
+                "claim": claim.id,
+                "statement": " ".join(claim.statement.split()),
+                "metric": claim.metric,
+                "side": claim.side,
+                "language": code,
+                "effect": effect.estimate,
+                "low": effect.low,
+                "high": effect.high,
+                "n": effect.n,
+            }
+            for code, effect in found.items()
+        ]
     return pd.DataFrame(rows)
-
-
-@dataclass(frozen=True)
-class _OneLanguage:
-    """What a run found in one of its languages, as `statistics.Results`."""
-
-    rows: pd.DataFrame
-    items: pd.DataFrame
-    diagnostics: pd.DataFrame
-    languages: Sequence[str]
-    seeds: Sequence[int]
-    budgets: Sequence[int]
-    tasks: Sequence[str]
-    profile: str
-
-
-def _of(results: Results, language: str) -> _OneLanguage:
-    rows = select(results.rows, language=language)
-    return _OneLanguage(
-        rows,
-        select(statistics.items_with_base(results), language=language),
-        select(results.diagnostics, language=language),
-        [language],
-        results.seeds,
-        results.budgets,
-        [task for task in results.tasks if (rows["task"] == task).any()],
-        results.profile,
-    )
 
 
 def kinds_table(across: pd.DataFrame) -> pd.DataFrame:
@@ -707,22 +696,22 @@ def _chosen(results: Results, claim: Claim, term: Term, frame: pd.DataFrame) -> 
     for language, seed, budget in wanted:
         for base in bases.get(language, [""]):
             if (language, base, seed, budget) not in present:
-                raise _missing(results, claim, term, frame, (language, seed, budget))
+                raise _missing(results, claim, term, (language, seed, budget))
     return found
 
 
 def _missing(
-    results: Results, claim: Claim, term: Term, frame: pd.DataFrame, where: tuple[str, int, int]
+    results: Results, claim: Claim, term: Term, where: tuple[str, int, int]
 ) -> MissingResults:
     language, seed, budget = where
-    known = set(frame["method"])
+    known = set(results.rows["method"])
     hint = "" if term.method in known else f" ({nearest(term.method, known)})"
     seeds = ",".join(str(one) for one in results.seeds)
     mend = (
         f"Make it with `langmerge run --language {language} --profile {results.profile} "
         f"--seeds {seeds}`, or name a method that was run."
     )
-    if term.setting == "tuned" and "tuned" not in set(frame["setting"]):
+    if term.setting == "tuned" and "tuned" not in set(results.rows["setting"]):
         tune = f"langmerge tune --profile {results.profile}"
         mend = f"The profile has no tuned settings: run `{tune}`."
     return MissingResults(

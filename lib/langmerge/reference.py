@@ -15,6 +15,7 @@ import math
 import statistics as averages
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -335,19 +336,38 @@ def load(profile: str = PROFILE) -> Results | None:
     kept = whole or dict([next(iter(by_run.items()))])
     chosen = [one for its in kept.values() for one in its]
     languages = [code for code in how.languages if any(one.language == code for one in chosen)]
-    for one in chosen:
-        one.require_whole()
-    frames = {name: pd.concat([read(one, name) for one in chosen]) for name in _FRAMES}
-    english = frames.pop("english").drop_duplicates(["base", "seed", "task"])
+    frames = _frames(tuple(chosen), tuple(map(_stamp, chosen)))
     seeds = list(dict.fromkeys(seed for _, seed in kept))
     bases = list(dict.fromkeys(base for base, _ in kept))
     return Results(
-        **{name: frame.reset_index(drop=True) for name, frame in frames.items()},
-        english=english.reset_index(drop=True),
+        **frames,
         cells=[],
         plan=profiles.load(profile, languages=languages, seeds=seeds, bases=bases),
         provenance=chosen[0].told(),
     )
+
+
+def _stamp(one: Slice) -> tuple[tuple[str, int, int], ...]:
+    """What changes where a file of a slice does."""
+    found = [(path, path.stat()) for path in sorted(one.folder.iterdir())]
+    return tuple((str(path), told.st_mtime_ns, told.st_size) for path, told in found)
+
+
+@lru_cache(maxsize=4)
+def _frames(chosen: tuple[Slice, ...], stamps: tuple[object, ...]) -> dict[str, pd.DataFrame]:
+    """The frames of several slices as one each; a book asks for the same ones many times.
+
+    stamps: of the slices' files, whose change makes it read them anew. The items are a million
+    rows and more, so their words are kept as categories: choosing rows then compares numbers.
+    """
+    for one in chosen:
+        one.require_whole()
+    frames = {name: pd.concat([read(one, name) for one in chosen]) for name in _FRAMES}
+    items = frames["items"]
+    words = items.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in items.dtypes]]
+    frames["items"] = items.astype(dict.fromkeys(words, "category"))
+    frames["english"] = frames["english"].drop_duplicates(["base", "seed", "task"])
+    return {name: frame.reset_index(drop=True) for name, frame in frames.items()}
 
 
 def read(one: Slice, name: str) -> pd.DataFrame:

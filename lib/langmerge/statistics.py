@@ -237,15 +237,22 @@ def contrast(parts: Sequence[tuple[float, pd.DataFrame]], column: str = "correct
     """Weighted sum of several models' item scores, paired by item, of one language or more.
 
     `parts`: pairs of a weight and that model's items. A part may hold several CT budgets:
-    they are averaged within the item first. One language: concept clusters, given the
-    seeds. Several languages or bases: see `pool`. Raises LangmergeError where the parts
-    do not hold the same items.
+    they are averaged within the item first. See `mean_of_scores`. Raises LangmergeError where
+    the parts do not hold the same items.
     """
-    scores = contrast_scores(parts, column)
+    return mean_of_scores(contrast_scores(parts, column))
+
+
+def mean_of_scores(scores: pd.DataFrame, permute: bool = True) -> Effect:
+    """The mean of `contrast_scores`, of one language or more.
+
+    One language: concept clusters, given the seeds, and with `permute` the p of the sign-flip
+    test. Several languages or bases: see `pool`.
+    """
     each = by_run(scores, lambda part: mean_of_items(part, "score"))
     if len({language for language, _ in each}) > 1:
         return pool(each)
-    return pool(each, mean_of_items(scores, "score", permute=True))
+    return pool(each, mean_of_items(scores, "score", permute=permute))
 
 
 def by_run(
