@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 
@@ -288,31 +289,42 @@ def _diagnose_batch(root, cells: list[Cell]) -> None:
 
 def scores(work: list[Work]) -> pd.DataFrame:
     """One row per evaluated model and task, read from the store."""
-    frames = []
+    frames, heads = [], []
     for cell, asked in work:
         folder = evaluate_cell(Store().root, cell, asked)
-        scores = pd.DataFrame(json.loads((folder / "scores.json").read_text()))
-        head = _head(cell, folder.name)
-        frames.append(scores.assign(**head, params=json.dumps(plain(cell.params), sort_keys=True)))
-    return pd.concat(frames, ignore_index=True)
+        frames.append(_records(folder / "scores.json"))
+        params = json.dumps(plain(cell.params), sort_keys=True)
+        heads.append(_head(cell, folder.name) | {"params": params})
+    return _stacked(frames, heads)
 
 
 def _items(work: list[Work]) -> pd.DataFrame:
-    frames = []
+    frames, heads = [], []
     for cell, asked in work:
         folder = evaluate_cell(Store().root, cell, asked)
-        items = pd.read_parquet(folder / "items.parquet")
-        frames.append(items.assign(**_head(cell, folder.name)))
-    return pd.concat(frames, ignore_index=True)
+        frames.append(pd.read_parquet(folder / "items.parquet"))
+        heads.append(_head(cell, folder.name))
+    return _stacked(frames, heads)
 
 
 def _diagnostics(cells: list[Cell]) -> pd.DataFrame:
-    frames = []
+    frames, heads = [], []
     for cell in cells:
         folder = diagnose_cell(Store().root, cell)
-        frame = pd.DataFrame(json.loads((folder / "diagnostics.json").read_text()))
-        frames.append(frame.assign(**_head(cell, folder.name)))
-    return pd.concat(frames, ignore_index=True)
+        frames.append(_records(folder / "diagnostics.json"))
+        heads.append(_head(cell, folder.name))
+    return _stacked(frames, heads)
+
+
+def _records(path: Path) -> pd.DataFrame:
+    return pd.DataFrame(json.loads(path.read_text()))
+
+
+def _stacked(frames: list[pd.DataFrame], heads: list[dict[str, object]]) -> pd.DataFrame:
+    """The frames one below the other, each row with its frame's head as further columns."""
+    which = np.repeat(np.arange(len(frames)), [len(frame) for frame in frames])
+    head = pd.DataFrame(heads).iloc[which].reset_index(drop=True)
+    return pd.concat(frames, ignore_index=True).assign(**dict(head.items()))
 
 
 def _head(cell: Cell, key: str) -> dict[str, object]:
