@@ -147,7 +147,7 @@ def _accuracy(view: SimpleNamespace) -> pd.DataFrame:
     if wide.isna().any(axis=None):
         raise LangmergeError(_lacking(view.languages[0], "answer to some item", None))
     asked = wide.columns.to_frame()
-    strata = asked["replicate"] + "/" + asked["task"]
+    strata = asked["replicate"] + "/" + asked["task"].astype(str)
     middle, error, clusters = statistics.cluster_robust(wide, asked["concept"], strata)
     half = error * stats.t.ppf((1 + statistics.LEVEL) / 2, clusters - 1) if clusters > 1 else error
     scored = {"accuracy": middle, "low": middle - half, "high": middle + half}
