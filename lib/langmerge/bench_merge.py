@@ -294,6 +294,52 @@ def in_memory(merges: int = 100, seed: int = 0) -> float:
     return float(np.median(seconds))
 
 
+def copying(copies: int = 100) -> float:
+    """The median seconds of copying five million parameters: what memory alone takes, once."""
+    model = np.ones(sum(int(np.prod(shape)) for shape in shapes("5M").values()), np.float32)
+    out, seconds = np.empty_like(model), []
+    for _ in range(copies):
+        start = time.perf_counter()
+        np.copyto(out, model)
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+def mergekits_in_memory(mergekit: str) -> float:
+    """The median seconds of mergekit's own TIES of the same models, tensor by tensor.
+
+    mergekit: the path of ``mergekit-yaml``, whose interpreter computes them on one thread.
+    """
+    code = (
+        "import json, statistics, sys, time, torch\n"
+        "from mergekit.merge_methods.base import TensorGroup\n"
+        "from mergekit.merge_methods import registry\n"
+        "torch.set_num_threads(1)\n"
+        "shapes, spreads = json.loads(sys.argv[1])\n"
+        "parts = []\n"
+        "for shape in shapes:\n"
+        "  base, *taus = (torch.randn(shape) * spread for spread in spreads)\n"
+        "  tensors = [base, *(base + tau for tau in taus)]\n"
+        "  parts.append(TensorGroup.from_tensors(tensors, base_index=0))\n"
+        "method = registry.get('ties')\n"
+        "each = {'weight': {1: 1.0, 2: 1.0}, 'density': {1: 0.7, 2: 0.7}}\n"
+        "shared = {'normalize': True, 'rescale': False, 'int8_mask': False, 'lambda': 1.0}\n"
+        "seconds = []\n"
+        "for _ in range(5):\n"
+        "  start = time.perf_counter()\n"
+        "  merged = [method.merge_group(group, **each, **shared) for group in parts]\n"
+        "  seconds.append(time.perf_counter() - start)\n"
+        "print(statistics.median(seconds))\n"
+    )
+    spreads = [SPREAD, SPREAD_CT, SPREAD_SFT]
+    given = json.dumps([[*shapes("5M").values()], spreads])
+    python = Path(shutil.which(mergekit) or mergekit).with_name(Path(sys.executable).name)
+    found = subprocess.run([python, "-c", code, given], capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise LangmergeError(f"{python}: mergekit's TIES failed.\n{found.stderr[-2000:]}")
+    return float(found.stdout)
+
+
 def ratios(found: Mapping[str, Sequence[Measured]]) -> dict[str, float]:
     """Quotients of median wall times (and of peak memory) of what was measured, by `RATIOS`."""
     walls = {name: float(np.median([one.wall for one in runs])) for name, runs in found.items()}
@@ -329,7 +375,12 @@ def main(
     """Measure merges."""
     folder.mkdir(parents=True, exist_ok=True)
     run(folder.resolve(), size, mergekit, rounds)
-    print(f"one TIES merge of five million parameters in memory: {in_memory() * 1e3:.2f} ms")
+    print("five million parameters in memory, one thread:")
+    print(f"  one TIES merge: {in_memory() * 1e3:.1f} ms")
+    print(f"  copying one model: {copying() * 1e3:.1f} ms")
+    mergekit = mergekit or shutil.which("mergekit-yaml")
+    if mergekit:
+        print(f"  mergekit's TIES: {mergekits_in_memory(mergekit) * 1e3:.0f} ms")
 
 
 if __name__ == "__main__":
