@@ -70,12 +70,20 @@ def job(source, **parameters):
     return Job(source.with_suffix(".ipynb"), "ben_Beng", {"language": "ben_Beng", **parameters})
 
 
-def test_a_kernel_that_died_is_told_without_a_traceback(source, monkeypatch):
-    def died(*_, **__):
-        raise DeadKernelError("Kernel died")
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (DeadKernelError("Kernel died"), "its kernel died"),
+        # As jupyter_client raises it.
+        (RuntimeError("Kernel didn't respond in 300 seconds"), "its kernel did not answer"),
+    ],
+)
+def test_a_kernel_that_failed_is_told_without_a_traceback(source, monkeypatch, error, said):
+    def failed(*_, **__):
+        raise error
 
-    monkeypatch.setattr(papermill, "execute_notebook", died)
-    with pytest.raises(LangmergeError, match=r"trial\.ipynb \(ben_Beng\): its kernel died"):
+    monkeypatch.setattr(papermill, "execute_notebook", failed)
+    with pytest.raises(LangmergeError, match=rf"trial\.ipynb \(ben_Beng\): {said}.*is kept"):
         execution.execute([job(source)], processes=1)
 
 

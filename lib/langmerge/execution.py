@@ -166,6 +166,14 @@ def _execute_one(job: Job) -> tuple[Job, float]:
             f"{job.source.name} ({job.language}): its kernel died; most often the memory was full. "
             "Give the command again: what was computed is kept."
         ) from None
+    except RuntimeError as error:  # what jupyter_client raises where a kernel stays silent
+        if "didn't respond" not in str(error):
+            raise
+        raise LangmergeError(
+            f"{job.source.name} ({job.language}): its kernel did not answer within {PATIENCE} "
+            "seconds; most often the machine had too much to do. "
+            "Give the command again: what was computed is kept."
+        ) from None
     require_figures(executed, job.source.name)
     text = nbformat.writes(clean(executed, job.source.stem))
     seconds = time.monotonic() - started
