@@ -235,3 +235,16 @@ def test_one_evaluator_for_two_models_is_as_good_as_two(evaluator, found, tiny_b
     assert reused.items.equals(alone.items)
     assert not reused.items["scores"].equals(found.items["scores"])
     assert evaluator(tiny_base.weights).items.equals(found.items)
+
+
+@pytest.mark.parametrize("task", ["topic", "action"])
+def test_a_task_asked_alone_is_answered_as_among_the_others(found, tiny_base, task):
+    alone = Evaluator(tiny_base.architecture, tiny_base.tokenizer, SUITE, batch_size=5, only=task)(
+        tiny_base.weights
+    )
+    assert alone.scores["task"].tolist() == [task]
+    assert alone.scores["value"].tolist() == [score_of(found, task)["value"]]
+    among = found.items[found.items["task"] == task]
+    for column in ("item", "prediction", "correct", "answer"):
+        assert alone.items[column].tolist() == among[column].tolist()
+    np.testing.assert_allclose(alone.items["margin"], among["margin"], atol=2e-4)

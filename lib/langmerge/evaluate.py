@@ -62,6 +62,7 @@ class Evaluator:
     """Evaluates many weights of one architecture on one suite.
 
     The harness and its tasks are built once; weights are loaded into one model in place.
+    only: a task of the suite that is asked alone, without the others and without the text.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class Evaluator:
         tokenizer: PreTrainedTokenizerFast,
         suite: Suite,
         batch_size: int = 64,
+        only: str | None = None,
     ) -> None:
         self.suite = suite
-        asked = tasks.possible(load(suite.language).inventory())
+        asked = [only] if only else tasks.possible(load(suite.language).inventory())
         self.documents = {task: item_documents(suite, task, tokenizer) for task in asked}
-        self._texts = held_out_text(suite)
+        self._texts = [] if only else held_out_text(suite)
         self._model = model.new(architecture, seed=0).eval()
         with _quiet():
             self._harness = SharedPromptLM(
@@ -87,7 +89,7 @@ class Evaluator:
             manager = TaskManager(include_defaults=False)
             self._tasks = manager.load(
                 [_task(suite, name, documents) for name, documents in self.documents.items()]
-                + [_text_task(suite, self._texts)]
+                + ([_text_task(suite, self._texts)] if self._texts else [])
             )
 
     def __call__(self, weights: StateDict) -> Evaluation:
@@ -101,8 +103,10 @@ class Evaluator:
             [_items(task, found["samples"][_name(self.suite, task)]) for task in self.documents],
             ignore_index=True,
         )
-        text = _text_score(found, _name(self.suite, TEXT_TASK), self._texts)
-        return Evaluation(pd.DataFrame([*_scores(items), text]), items)
+        scores = _scores(items)
+        if self._texts:
+            scores.append(_text_score(found, _name(self.suite, TEXT_TASK), self._texts))
+        return Evaluation(pd.DataFrame(scores), items)
 
 
 def _name(suite: Suite, task: str) -> str:

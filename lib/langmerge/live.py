@@ -74,8 +74,8 @@ def examples(
     asked = suite(results.plan, language, seed)
     base = models["base"].load_base()
     weights = {name: cell.weights() for name, cell in models.items()}
-    evaluator = Evaluator(base.architecture, base.tokenizer, asked)
-    answers = {name: _answers(evaluator, state, task) for name, state in weights.items()}
+    evaluator = Evaluator(base.architecture, base.tokenizer, asked, only=task)
+    answers = {name: evaluator(state).items for name, state in weights.items()}
     chosen = []
     for rightly in (True, False):
         matching = answers[merged][answers[merged]["correct"] == rightly]
@@ -111,11 +111,6 @@ def _choose(cells: list[Cell], method: str, tokens: int, setting: str | None) ->
         f"{method} has no setting {setting or 'tuned'!r} in the results: "
         f"{nearest(setting or 'tuned', by_setting)}"
     )
-
-
-def _answers(evaluator: Evaluator, weights, task: str) -> pd.DataFrame:
-    items = evaluator(weights).items
-    return items[items["task"] == task].reset_index(drop=True)
 
 
 def _live(
