@@ -16,8 +16,9 @@ from langmerge.evaluate import Suite
 from langmerge.statistics import wilson
 from langmerge.store import Store
 
-PROFILE = "lab"  # whose fine-tuning, items and documents are used
+PROFILE = "reference"  # whose fine-tuning, items and documents are used
 SEED = 1000  # no run seed of a profile
+ALONE = 4  # languages for which it is not worth starting processes
 
 
 def check(base: Base, codes: list[str]) -> pd.DataFrame:
@@ -33,6 +34,8 @@ def check(base: Base, codes: list[str]) -> pd.DataFrame:
         (Cell(base.folder, code, SEED, 0, "sft", "fixed", expert=expert), _suite(plan, code))
         for code in dict.fromkeys(["eng_Latn", *codes])
     ]
+    # One language is asked here; a card's twenty share the cores.
+    study.evaluate_all(work, processes=1 if len(work) <= ALONE else None, quiet=True)
     rows = study.scores(work)
     rows = rows[rows["metric"] == "accuracy"]
     low, high = zip(*(wilson(round(r.value * r.n), r.n) for r in rows.itertuples()), strict=True)
