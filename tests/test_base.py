@@ -13,7 +13,7 @@ from conftest import TINY_LANGUAGES, TINY_RECIPE, write_profile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langmerge import base, model, model_card, paths, readiness, train
+from langmerge import base, model, model_card, paths, profiles, readiness, train
 from langmerge.base import FILES, BaseRecipe
 from langmerge.errors import LangmergeError
 from langmerge.files import sha256
@@ -199,6 +199,14 @@ def test_a_base_made_anew_is_the_one_that_is_loaded_next(tiny_files, copied):
 
 def front_matter(card: str) -> dict:
     return yaml.safe_load(card.split("---")[1])
+
+
+def test_readiness_is_judged_on_the_items_that_the_shipped_card_was_judged_on():
+    """A default profile with fewer of them must not move a language to chance."""
+    plan = profiles.load(readiness.PROFILE)
+    card = (paths.data() / "base" / "README.md").read_text(encoding="utf-8")
+    assert f"on {plan.items} items a task of the dev split" in card
+    assert f"`{readiness.PROFILE}`, seed {readiness.SEED}" in card
 
 
 def test_the_card_says_what_the_base_is_and_does(tiny_files):

@@ -17,6 +17,8 @@ SEARCH = {
     "languages": ["zzz_0000", "zzz_0001"],
     "seeds": [1000],
     "budgets": [512],
+    "items": 2,
+    "text_documents": 3,
     "trials": 3,
     "seed": 0,
     "methods": {
@@ -185,6 +187,9 @@ def test_only_dev_items_of_development_languages_are_looked_at(tuned):
         ("zzz_0001", "dev"),
     }
     assert {suite.seed for suite in suites} == {1000}
+    # The search's own numbers, which are not those of the profile that it tunes.
+    assert {(suite.items, suite.text_documents) for suite in suites} == {(2, 3)}
+    assert profiles.load("mine").items == 4
 
 
 def test_accuracy_is_the_mean_over_tasks_languages_and_budgets(tuned, monkeypatch):
@@ -197,7 +202,15 @@ def test_accuracy_is_the_mean_over_tasks_languages_and_budgets(tuned, monkeypatc
     monkeypatch.setattr(train, "fit", fail)
     monkeypatch.setattr(evaluate.Evaluator, "__call__", fail)
     path, *_ = tuned
-    plan = profiles.load("mine", languages=WHAT.languages, seeds=[1000], budgets=[512], tuned={})
+    plan = profiles.load(
+        "mine",
+        languages=WHAT.languages,
+        seeds=[1000],
+        budgets=[512],
+        items=WHAT.items,
+        text_documents=WHAT.text_documents,
+        tuned={},
+    )
     again = tuning.run_trials(plan, WHAT, processes=1, quiet=True)
     tried = pd.read_csv(path.with_suffix(".trials.csv"))
     assert again["accuracy"].tolist() == pytest.approx(tried["accuracy"].tolist())

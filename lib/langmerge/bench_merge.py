@@ -374,11 +374,11 @@ def main(
 ) -> None:
     """Measure merges."""
     folder.mkdir(parents=True, exist_ok=True)
+    mergekit = mergekit or shutil.which("mergekit-yaml")
     run(folder.resolve(), size, mergekit, rounds)
     print("five million parameters in memory, one thread:")
     print(f"  one TIES merge: {in_memory() * 1e3:.1f} ms")
     print(f"  copying one model: {copying() * 1e3:.1f} ms")
-    mergekit = mergekit or shutil.which("mergekit-yaml")
     if mergekit:
         print(f"  mergekit's TIES: {mergekits_in_memory(mergekit) * 1e3:.0f} ms")
 

@@ -20,9 +20,6 @@ from yaml.resolver import Resolver
 
 from langmerge.errors import LangmergeError, readable
 
-if yaml.__with_libyaml__:
-    from yaml.cyaml import CParser
-
 Model = TypeVar("Model", bound=BaseModel)
 
 #: A language file has some ten thousand bytes and some four hundred values.
@@ -88,6 +85,7 @@ def read_yaml_as(model: type[Model], path: Path) -> Model:
 
 
 if yaml.__with_libyaml__:
+    from yaml.cyaml import CParser
 
     class _SafeLoader(Composer, CParser, SafeConstructor, Resolver):
         """yaml.SafeLoader that parses with libyaml, in a fraction of the time."""

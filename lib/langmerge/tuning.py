@@ -29,15 +29,16 @@ MARK = "# --- below: chosen on the development languages by `langmerge tune`, th
 class Search(BaseModel):
     """What is tried: ``data/tuning.yaml``; `fewer`: the methods with another number of trials.
 
-    items and text_documents are what trials are judged on; the profile's where they are not given.
+    items and text_documents are what trials are judged on, whatever the profile's are: what was
+    frozen can then be chosen again.
     """
 
     model_config = ConfigDict(extra="forbid")
     languages: list[str]
     seeds: list[int]
     budgets: list[int]
-    items: int | None = None
-    text_documents: int | None = None
+    items: int
+    text_documents: int
     trials: int
     seed: int
     methods: dict[str, dict[str, list[float | int]]]
@@ -101,18 +102,14 @@ def tune(
     asked = _asked(what, methods, frozen if missing else {})
     if not asked:
         return {}
-    judged_on = {
-        name: value
-        for name in ("items", "text_documents")
-        if (value := getattr(what, name)) is not None
-    }
     plan = profiles.load(
         profile,
         languages=what.languages,
         seeds=what.seeds,
         budgets=what.budgets,
+        items=what.items,
+        text_documents=what.text_documents,
         tuned={},
-        **judged_on,
     )
     some = what.model_copy(update={"methods": {name: what.methods[name] for name in asked}})
     table = run_trials(plan, some, processes, quiet)
