@@ -38,7 +38,7 @@ languages: $(INSTALLED)
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@echo "Installing into $(VENV): two minutes and 2 GB with the CPU wheel of torch"
+	@echo "Installing into $(VENV): two to four minutes and 2 GB with the CPU wheel of torch"
 	@test -x $(BIN) || "$(PYTHON)" -m venv $(VENV)
 	@start=$$(date +%s) && \
 	  $(BIN) -m pip install --disable-pip-version-check --no-compile \
