@@ -248,3 +248,13 @@ def test_a_task_asked_alone_is_answered_as_among_the_others(found, tiny_base, ta
     for column in ("item", "prediction", "correct", "answer"):
         assert alone.items[column].tolist() == among[column].tolist()
     np.testing.assert_allclose(alone.items["margin"], among["margin"], atol=2e-4)
+
+
+def test_the_text_asked_alone_is_measured_as_among_the_tasks(found, tiny_base):
+    ask = Evaluator(tiny_base.architecture, tiny_base.tokenizer, SUITE, batch_size=5, only="text")
+    alone = ask(tiny_base.weights)
+    assert alone.items.empty
+    (score,) = alone.scores.to_dict("records")
+    among = score_of(found, "text")
+    assert score["n"] == among["n"]
+    assert score["value"] == pytest.approx(among["value"], abs=1e-6)

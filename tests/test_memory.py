@@ -1,13 +1,16 @@
-"""Large tensors lie in large pages, or a training spends its time on page faults."""
+"""Tensors lie in large pages and in memory kept, or a training spends its time on page faults."""
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from langmerge import allocator
+
 PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-FAULTS = """
+FILLED = """
 import resource
 import langmerge, torch
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -21,6 +24,32 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     not PAGES.is_file() or "[never]" in PAGES.read_text(), reason="the kernel has no large pages"
 )
 def test_filling_large_tensors_takes_few_page_faults():
-    run = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", FILLED], capture_output=True, text=True, check=True)
     small_pages = 16 * 2**24 // 4096
     assert int(run.stdout) < small_pages / 4
+
+
+KEEPING = """
+import langmerge
+from langmerge import allocator
+kept = allocator.keep_freed()
+import resource, torch
+torch.empty(2**24).fill_(1.0)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(16):
+    torch.empty(2**24).fill_(1.0)
+print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_memory_that_is_kept_is_not_asked_for_again():
+    run = subprocess.run([sys.executable, "-c", KEEPING], capture_output=True, text=True, check=True)
+    kept, faults = map(int, run.stdout.split())
+    assert kept
+    assert faults < 16  # one tensor alone is 32 large pages
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert allocator.keep_freed() is False

@@ -9,7 +9,7 @@ The modules in the order in which data flows:
 - book: ``notebook``, ``execution``, ``book``, ``publishing``
 - around the study: ``kit``, ``doctor``
 - under all of them: ``paths``, ``files``, ``store``, ``profiles``, ``jobs``, ``cluster``,
-  ``progress``, ``provenance``, ``errors``, ``dtypes``, ``later``
+  ``progress``, ``provenance``, ``errors``, ``dtypes``, ``allocator``, ``later``
 """
 
 import os

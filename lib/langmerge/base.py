@@ -23,7 +23,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from langmerge import corpus, languages, model, paths, tokenizer, train
+from langmerge import allocator, corpus, languages, model, paths, tokenizer, train
 from langmerge.errors import LangmergeError, nearest, readable
 from langmerge.files import read_yaml, sha256, write_text
 from langmerge.model import StateDict
@@ -193,6 +193,7 @@ def _train(how: BaseRecipe, work: Path, progress: Callable[[int, int], None] | N
     )
     report = (lambda step: progress(step, settings.steps)) if progress else None
     net = model.new(model.config(vocab_size=len(tok), **how.architecture), how.seed)
+    allocator.keep_freed()
     train.fit(net, train.Rows(rows), settings, progress=report, resume_folder=work)
     trained = work / "trained"
     tok.save_pretrained(trained)

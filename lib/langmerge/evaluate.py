@@ -62,7 +62,7 @@ class Evaluator:
     """Evaluates many weights of one architecture on one suite.
 
     The harness and its tasks are built once; weights are loaded into one model in place.
-    only: a task of the suite that is asked alone, without the others and without the text.
+    only: a task of the suite, or `TEXT_TASK`, that is asked alone.
     """
 
     def __init__(
@@ -74,9 +74,12 @@ class Evaluator:
         only: str | None = None,
     ) -> None:
         self.suite = suite
-        asked = [only] if only else tasks.possible(load(suite.language).inventory())
-        self.documents = {task: item_documents(suite, task, tokenizer) for task in asked}
-        self._texts = [] if only else held_out_text(suite)
+        possible = (*tasks.possible(load(suite.language).inventory()), TEXT_TASK)
+        asked = [only] if only else possible
+        self.documents = {
+            task: item_documents(suite, task, tokenizer) for task in asked if task != TEXT_TASK
+        }
+        self._texts = held_out_text(suite) if TEXT_TASK in asked else []
         self._model = model.new(architecture, seed=0).eval()
         with _quiet():
             self._harness = SharedPromptLM(
@@ -99,11 +102,11 @@ class Evaluator:
             found = lm_eval.evaluate(
                 lm=self._harness, task_dict=self._tasks, bootstrap_iters=0, log_samples=True
             )
-        items = pd.concat(
-            [_items(task, found["samples"][_name(self.suite, task)]) for task in self.documents],
-            ignore_index=True,
-        )
-        scores = _scores(items)
+        answers = [
+            _items(task, found["samples"][_name(self.suite, task)]) for task in self.documents
+        ]
+        items = pd.concat(answers, ignore_index=True) if answers else pd.DataFrame()
+        scores = _scores(items) if answers else []
         if self._texts:
             scores.append(_text_score(found, _name(self.suite, TEXT_TASK), self._texts))
         return Evaluation(pd.DataFrame(scores), items)

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from langmerge import base as base_module
-from langmerge import languages, model, model_card, paths, readiness, tokenizer, train
+from langmerge import allocator, languages, model, model_card, paths, readiness, tokenizer, train
 from langmerge.base import Base
 from langmerge.errors import LangmergeError
 from langmerge.files import read_yaml_as, write_text
@@ -222,6 +222,7 @@ def _train(
     report = (lambda step: progress(step, steps)) if progress else None
     net = _grown_model(parent, pieces).train()
     data = train.Rows(rows)
+    allocator.keep_freed()
     train.fit(net, data, settings, progress=report, resume_folder=work, save_steps=SAVE_STEPS)
     trained = work / "trained"
     tok.save_pretrained(trained)

@@ -131,7 +131,8 @@ def measure(base: Base, code: str) -> dict[str, float]:
 def _measured(base: Base, code: str, documents: int, for_fertility: int) -> dict[str, float]:
     texts = held_out_text(Suite(code, "dev", SEED, 1, for_fertility))
     asked = Suite(code, "dev", SEED, 1, documents)
-    scores = Evaluator(base.architecture, base.tokenizer, asked)(base.weights).scores
+    evaluator = Evaluator(base.architecture, base.tokenizer, asked, only=TEXT_TASK)
+    scores = evaluator(base.weights).scores
     separator = languages.load(code).word_separator
     return {
         "fertility": tokenizer.fertility(base.tokenizer, texts, separator),

@@ -7,6 +7,8 @@ items of the dev split, so that no test item is looked at.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from langmerge import experts, profiles, study
@@ -52,7 +54,8 @@ def is_ready(rows: pd.DataFrame) -> bool:
 
 
 def _suite(plan: profiles.Profile, code: str) -> Suite:
-    return study.suite(plan, code, SEED, split="dev")
+    """Items alone: a standing needs no running text."""
+    return replace(study.suite(plan, code, SEED, split="dev"), text_documents=0)
 
 
 def _standing(row: tuple, ceiling: float) -> str:
