@@ -44,7 +44,8 @@ print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_memory_that_is_kept_is_not_asked_for_again():
-    run = subprocess.run([sys.executable, "-c", KEEPING], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", KEEPING]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
     kept, faults = map(int, run.stdout.split())
     assert kept
     assert faults < 16  # one tensor alone is 32 large pages

@@ -24,8 +24,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from langmerge import base as base_module
 from langmerge import allocator, languages, model, model_card, paths, readiness, tokenizer, train
+from langmerge import base as base_module
 from langmerge.base import Base
 from langmerge.errors import LangmergeError
 from langmerge.files import read_yaml_as, write_text
