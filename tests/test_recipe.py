@@ -408,3 +408,19 @@ def test_every_shipped_recipe_is_one(name):
     made = recipe.read(name)
     assert made.settings(24)("model.layers.3.mlp.up_proj.weight")
     assert all(hub._ID.fullmatch(one.partition("@")[0]) for one in made.references())
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{}", "it has none"),
+        ("{", "Expecting property name"),
+        ('{"num_hidden_layers": "many"}', "invalid literal"),
+        (None, "No such file"),
+    ],
+)
+def test_a_configuration_without_its_layers_is_named_with_the_reason(tmp_path, text, why):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(LangmergeError, match=rf"config\.json: .*num_hidden_layers in it \(.*{why}"):
+        recipe._layers(tmp_path)

@@ -440,11 +440,13 @@ def _layers(folder: Path) -> int:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        return next(int(config[name]) for name in _LAYERS if config.get(name) is not None)
-    except (OSError, ValueError, TypeError, AttributeError, StopIteration) as error:
+        found = [config[name] for name in _LAYERS if config.get(name) is not None]
+        if not found:
+            raise ValueError("it has none")
+        return int(found[0])
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise LangmergeError(
-            f"{path}: it has to be a model's configuration with {_LAYERS[0]} in it "
-            f"({type(error).__name__})."
+            f"{path}: it has to be a model's configuration with {_LAYERS[0]} in it ({error})."
         ) from None
 
 
