@@ -125,8 +125,9 @@ Markdown(
 # ## One item, live
 #
 # The checkpoints are loaded and asked one item. Nobody picks it: shown are the first test item
-# of the task *topic* that the merged model (mean-TIES) answers rightly and the first that it
-# does not, with the experts of the first seed and the smallest budget.
+# of the language's first task (*topic*, or *thing* with a core file) that the merged model
+# (mean-TIES) answers rightly and the first that it does not, with the experts of the first seed
+# and the smallest budget.
 
 # %%
 shown = live.examples(results, ct_tokens=min(results.budgets))

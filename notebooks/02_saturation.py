@@ -71,8 +71,9 @@ largest = max(results.budgets)
 # %% [markdown]
 # ## One item, live
 #
-# The first test item of the task *topic* that the merged model answers rightly and the first
-# that it does not, asked of the loaded checkpoints of the first seed and the largest budget.
+# The first test item of the language's first task (*topic*, or *thing* with a core file) that the
+# merged model answers rightly and the first that it does not, asked of the loaded checkpoints of
+# the first seed and the largest budget.
 
 # %%
 shown = live.examples(results, ct_tokens=max(results.budgets))

@@ -129,9 +129,9 @@ REMEDIES = [
 # %% [markdown]
 # ## One item, live
 #
-# The first test item of the task *topic* that WIDEN's merge answers rightly, or where there is none
-# the first that it does not, asked of the loaded checkpoints of the first seed and the largest
-# budget.
+# The first test item of the language's first task (*topic*, or *thing* with a core file) that
+# WIDEN's merge answers rightly, or where there is none the first that it does not, asked of the
+# loaded checkpoints of the first seed and the largest budget.
 
 # %%
 shown = live.examples(results, ct_tokens=largest, merged="widen")

@@ -9,7 +9,7 @@ import pytest
 from conftest import write_profile
 from typer.testing import CliRunner
 
-from langmerge import cli, paths, reference, statistics, study, verify
+from langmerge import base, cli, paths, reference, statistics, study, verify
 from langmerge.errors import LangmergeError
 from langmerge.files import sha256
 
@@ -78,6 +78,13 @@ def test_without_a_complete_seed_the_languages_that_are_there_are_read(lab, fini
     shutil.copytree(lab.home / "results" / "many", lab.home / "results" / "more")
     assert reference.load("more").languages == CODES
     (lab.home / "profiles" / "more.yaml").unlink()
+
+
+def test_languages_that_a_base_has_not_met_count_as_missing(lab, finished, tiny_base, monkeypatch):
+    stranger = base.Base(**vars(tiny_base) | {"languages": (CODES[1],)})
+    monkeypatch.setattr(base, "load", lambda folder=None: stranger)
+    assert not reference.plan("many").set_index("language").loc[CODES[0], "done"].any()
+    assert reference.load("many").languages == [CODES[1]]
 
 
 def test_results_of_other_settings_count_as_missing(lab, finished):

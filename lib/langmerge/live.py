@@ -55,7 +55,7 @@ class LiveItem:
 def examples(
     results: Results,
     ct_tokens: int,
-    task: str = "topic",
+    task: str | None = None,
     merged: str = "ties_mean",
     setting: str | None = None,
 ) -> list[LiveItem]:
@@ -63,10 +63,12 @@ def examples(
 
     Asked of the first language and seed of the results, with the experts of one CT budget. Each
     option's probability is renormalised over the item's options.
+    task: the first that the language can say where None (a core file cannot say all).
     setting: of the methods that have several, which ("tuned", else "default" where None).
     Raises LangmergeError where the results have no such task, method, setting or budget.
     """
     known = tasks.possible(load(results.languages[0]).inventory())
+    task = task or known[0]
     if task not in known:
         raise LangmergeError(f"no task {task!r}: {nearest(task, known)}")
     language, seed = results.languages[0], results.seeds[0]

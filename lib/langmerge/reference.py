@@ -94,13 +94,22 @@ class Slice:
         return told if isinstance(told, dict) else {}
 
     def is_done(self, plan: Profile) -> bool:
-        """Whether it is there, with the settings, texts and base that there are now."""
-        return self.told().get("key") == self.key(plan)
+        """Whether it is there, with the settings, texts and base that there are now.
+
+        Where the base that there is now has not met the language, it is not.
+        """
+        try:
+            return self.told().get("key") == self.key(plan)
+        except LangmergeError:
+            return False
 
     def differs(self, plan: Profile) -> list[str]:
         """What it was computed from and is another now, with both hashes; empty where none is."""
         told = self.told()
-        then, now = told.get("parts", {}), _short(self.parts(plan))
+        try:
+            then, now = told.get("parts", {}), _short(self.parts(plan))
+        except LangmergeError as error:
+            return [str(error)]
         found = [f"{name} {then[name]}, now {now[name]}" for name in now if _other(then, now, name)]
         if "base" not in then and told.get("base") not in (None, [now["base"]]):
             found.append(f"base {', '.join(told['base'])}, now {now['base']}")
