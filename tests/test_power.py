@@ -6,7 +6,7 @@ import pytest
 import synthetic
 from scipy import stats
 
-from langmerge import claims, power
+from langmerge import claims, power, reference
 from langmerge.errors import LangmergeError
 from langmerge.power import Design
 
@@ -107,3 +107,27 @@ def test_the_page_says_what_the_table_says(monkeypatch, stated):
     page = power.page()
     assert f"{share(table, 'f1-accuracy', power.TRUTHS[2]):.2f} (" in page
     assert "16 languages on 3 base(s)" in page and "+5.0 points" in page
+
+
+def test_power_is_that_of_the_run_that_is_there_and_of_larger_ones(monkeypatch, tmp_path, stated):
+    run = synthetic.results(languages=("zzz_0000", "zzz_0001"), seeds=(0, 1), items=30)
+    monkeypatch.setattr(claims, "load", lambda: stated)
+    monkeypatch.setattr(reference, "load", lambda profile="reference": run)
+    monkeypatch.setattr(reference, "plan", lambda profile: pd.DataFrame({"done": [True]}))
+    monkeypatch.setattr(power, "FILE", str(tmp_path / "power.csv"))
+    planned = power.design()
+    expected = [Design(2, 1, 2), planned, Design(planned.languages, power.BASES, 2)]
+    assert power.designs() == expected
+    table = power.measure(trials=20)
+    names = ["languages", "bases", "seeds"]
+    assert [Design(*row) for row in table[names].drop_duplicates().to_numpy()] == expected
+    page = power.page()
+    for size in expected:
+        assert f"{size.languages} languages on {size.bases} base(s) with {size.seeds} seed" in page
+    assert len(power.measure([Design(4, 1, 1)], trials=20)) == len(table) / len(expected)
+
+
+def test_an_incomplete_pilot_is_not_measured(monkeypatch):
+    monkeypatch.setattr(reference, "plan", lambda profile: pd.DataFrame({"done": [True, False]}))
+    with pytest.raises(LangmergeError, match="runs what is missing"):
+        power.measure()

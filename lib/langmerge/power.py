@@ -35,6 +35,8 @@ FILE = "power.csv"
 TRIALS = 1_000
 #: How much bases differ where the pilot has one alone, as a part of how much languages do.
 BASE_SPREAD = 0.5
+#: Of the larger design that stands beside the reference run's.
+BASES = 3
 #: The true effects that runs are drawn with, by what the table calls them.
 TRUTHS = ("as in the pilot", "the smallest of interest", "twice the smallest")
 SPREADS = (1.0, 2.0)
@@ -56,6 +58,19 @@ def design(profile: str = "reference") -> Design:
 
     how = profiles.load(profile)
     return Design(len(how.languages), len(how.bases), len(how.seeds))
+
+
+def designs() -> list[Design]:
+    """What the power is computed for: the reference run as far as it is, as planned, and larger."""
+    from langmerge import reference
+
+    planned, there = design(), reference.load()
+    larger = Design(planned.languages, BASES, max(planned.seeds, 2))
+    if there is None:
+        return [planned, larger]
+    bases = there.rows["base"].nunique()
+    found = Design(len(there.languages), bases, len(there.seeds))
+    return list(dict.fromkeys([found, planned, larger]))
 
 
 def effects(results: Results, stated: Sequence[Claim]) -> pd.DataFrame:
@@ -111,12 +126,12 @@ def simulate(
 
 
 def measure(
-    size: Design | None = None,
+    sizes: Sequence[Design] | None = None,
     profile: str = PROFILE,
     trials: int = TRIALS,
     base_spread: float = BASE_SPREAD,
 ) -> pd.DataFrame:
-    """The power of a design (the reference run's) from a pilot that was run, kept in ``data``.
+    """The power of designs (see `designs`) from a pilot that was run, kept in ``data``.
 
     Raises LangmergeError where the pilot is not complete.
     """
@@ -126,17 +141,18 @@ def measure(
         raise LangmergeError(
             f"the pilot {profile!r} is not complete: `langmerge power` runs what is missing."
         )
-    found, size = reference.load(profile), size or design()
+    found = reference.load(profile)
     stated = [
         claim for claim in claims.load() if claims.judge_all(found, [claim])[claim.id].languages
     ]
     steady = {claim.id: claims.steady_share(found, claim) for claim in stated if claim.monotone}
-    table = simulate(effects(found, stated), stated, size, steady, trials, base_spread)
-    several = len(profiles.load(profile).bases) > 1
-    table = table.assign(
-        languages=size.languages,
-        bases=size.bases,
-        seeds=size.seeds,
+    pilot, several = effects(found, stated), len(profiles.load(profile).bases) > 1
+    table = pd.concat(
+        simulate(pilot, stated, size, steady, trials, base_spread).assign(
+            languages=size.languages, bases=size.bases, seeds=size.seeds
+        )
+        for size in sizes or designs()
+    ).assign(
         base_spread="of the pilot" if several else f"{base_spread:g} of the languages'",
         trials=trials,
         pilot=f"{' and '.join(found.languages)}, seeds {', '.join(map(str, found.seeds))}",
@@ -156,13 +172,18 @@ def page() -> str:
     table = load()
     if table is None:
         return "No pilot has been run yet; `langmerge power` runs it.\n"
+    parts = [part for _, part in table.groupby(["languages", "bases", "seeds"], sort=False)]
+    return "\n".join(f"{_told(part)}\n{_as_markdown(part)}" for part in parts)
+
+
+def _told(table: pd.DataFrame) -> str:
+    """What one design's numbers were computed from."""
     one = table.iloc[0]
-    told = (
+    return (
         f"From {one['trials']:,} drawn runs of {one['languages']} languages on {one['bases']} "
         f"base(s) with {one['seeds']} seed(s) each; pilot: {one['pilot']}; spread of the bases: "
         f"{one['base_spread']}.\n"
     )
-    return f"{told}\n{_as_markdown(table)}"
 
 
 def _as_markdown(table: pd.DataFrame) -> str:

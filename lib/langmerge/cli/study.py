@@ -250,13 +250,13 @@ def power(
         bool, typer.Option("--plan", help="Only say what of the pilot is there, and what it takes.")
     ] = False,
     languages: Annotated[
-        int | None, typer.Option(min=2, help="Languages. [default: the reference run's]")
+        int | None, typer.Option(min=2, help="Languages. [default: several designs]")
     ] = None,
     bases: Annotated[
-        int | None, typer.Option(min=1, help="Bases. [default: the reference run's]")
+        int | None, typer.Option(min=1, help="Bases. [default: several designs]")
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Run seeds. [default: the reference run's]")
+        int | None, typer.Option(min=1, help="Run seeds. [default: several designs]")
     ] = None,
     base_spread: Annotated[
         float,
@@ -278,15 +278,14 @@ def power(
         _print_plan(profile)
         return
     usual = powers.design()
-    size = powers.Design(languages or usual.languages, bases or usual.bases, seeds or usual.seeds)
+    asked = powers.Design(languages or usual.languages, bases or usual.bases, seeds or usual.seeds)
     runs.run(profile, processes=processes)
-    table = powers.measure(size, profile, base_spread=base_spread)
+    sizes = [asked] if languages or bases or seeds else None
+    table = powers.measure(sizes, profile, base_spread=base_spread)
     columns = ["claim", "truth", "effect", "spread", "holds", "fails", "inconclusive"]
+    columns = ["languages", "bases", "seeds", *columns]
     print_table(columns, (map(brief, r) for r in table[columns].itertuples(index=False)))
-    typer.echo(
-        f"Of {size.languages} languages on {size.bases} base(s), {size.seeds} seed(s) each; the "
-        "table is in data/power.csv."
-    )
+    typer.echo("The table is in data/power.csv.")
 
 
 @app.command(epilog=examples("coverage"))
