@@ -101,7 +101,7 @@ def test_a_notebook_is_executed_here_cleaned_labelled_and_kept(source, tmp_path)
     (printed,) = [output.text for output in outputs if "text" in output]
     assert printed.split() == [sys.executable, str(source.parent), "ben_Beng", "smoke"]
     (injected,) = [c for c in made.cells if "injected-parameters" in c.metadata.get("tags", [])]
-    assert "hide-input" in injected.metadata.tags
+    assert "hide-input" not in injected.metadata.tags, "another language than the cell above says"
     assert made.cells[-1].metadata.mystnb.figure == {
         "name": "fig-ben_Beng",
         "caption": "In ben_Beng",
@@ -113,6 +113,25 @@ def test_a_notebook_is_executed_here_cleaned_labelled_and_kept(source, tmp_path)
     it.cached.unlink()
     execution.execute([it], processes=1)
     assert it.cached.read_text() == text, "equal runs give equal files"
+
+
+@pytest.mark.parametrize(
+    ("injected", "folded"),
+    [
+        ('# Parameters\nlanguage = "tam_Taml"\nprofile = "lab"\n', True),
+        ('# Parameters\nlanguage = "tam_Taml"\n', True),
+        ('# Parameters\nlanguage = "ben_Beng"\nprofile = "lab"\n', False),
+        ('# Parameters\nlanguage = "tam_Taml"\nseeds = [0]\n', False),
+    ],
+)
+def test_parameters_are_folded_where_the_cell_above_says_the_same(injected, folded):
+    source = 'language = "tam_Taml"  # FLORES code\nprofile = "lab"\nseeds = None  # all'
+    cells = [
+        nbformat.v4.new_code_cell(code, metadata={"tags": [tag]})
+        for code, tag in ((source, "parameters"), (injected, "injected-parameters"))
+    ]
+    made = execution.clean(nbformat.v4.new_notebook(cells=cells), "trial")
+    assert ["hide-input" in cell.metadata.tags for cell in made.cells] == [False, folded]
 
 
 @pytest.mark.parametrize(

@@ -273,7 +273,8 @@ def _declares_figure(cell: Any) -> bool:
 
 
 def clean(notebook: Any, stem: str) -> Any:
-    """Strip what differs between equal runs, hide injected parameters, label the figures."""
+    """Strip what differs between equal runs, fold parameters said twice, label the figures."""
+    defaults = [c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     notebook.metadata.pop("papermill", None)
     notebook.metadata.pop("widgets", None)
     for number, cell in enumerate(notebook.cells, start=1):
@@ -281,11 +282,18 @@ def clean(notebook: Any, stem: str) -> Any:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
         tags = list(cell.metadata.get("tags", []))
-        if "injected-parameters" in tags and "hide-input" not in tags:
-            cell.metadata["tags"] = [*tags, "hide-input"]
+        if "injected-parameters" in tags and _repeats(cell.source, "\n".join(defaults)):
+            cell.metadata["tags"] = [*dict.fromkeys([*tags, "hide-input"])]
         _drop_progress(cell)
         _label_figure(cell)
     return notebook
+
+
+def _repeats(injected: str, defaults: str) -> bool:
+    """Whether injected parameters are the very ones that the cell above them shows."""
+    assigned = [line for line in injected.splitlines() if line and not line.startswith("#")]
+    shown = [line.split("  #")[0] for line in defaults.splitlines()]
+    return set(assigned) <= set(shown)
 
 
 def _drop_progress(cell: Any) -> None:
