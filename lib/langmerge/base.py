@@ -248,7 +248,7 @@ class Base:
                 f"one of {', '.join(self.languages)}"
             )
         if language not in self.languages:
-            raise LangmergeError(
+            raise NotMet(
                 f"the base has not met {language}: it holds a trace of "
                 f"{', '.join(self.languages)}. Experts trained from it would start from bytes. "
                 f"Let it meet the language first, which takes some ten minutes: "
@@ -281,6 +281,10 @@ class Base:
                 "into the base's own trace. To study it all the same, name the base in a "
                 f"profile: `bases: [{self.folder.name}]`."
             )
+
+
+class NotMet(LangmergeError):
+    """A language that a base has not met, and no extension of it either."""
 
 
 def folder_of(name: str) -> Path:

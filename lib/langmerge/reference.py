@@ -100,7 +100,7 @@ class Slice:
         """
         try:
             return self.told().get("key") == self.key(plan)
-        except LangmergeError:
+        except base_module.NotMet:
             return False
 
     def differs(self, plan: Profile) -> list[str]:
@@ -108,7 +108,7 @@ class Slice:
         told = self.told()
         try:
             then, now = told.get("parts", {}), _short(self.parts(plan))
-        except LangmergeError as error:
+        except base_module.NotMet as error:
             return [str(error)]
         found = [f"{name} {then[name]}, now {now[name]}" for name in now if _other(then, now, name)]
         if "base" not in then and told.get("base") not in (None, [now["base"]]):
