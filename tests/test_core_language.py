@@ -4,9 +4,11 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from conftest import TINY_RECIPE, write_profile
+from matplotlib import pyplot as plt
 
 from langmerge import (
     base,
@@ -73,7 +75,10 @@ def test_every_notebook_of_the_study_works_in_it(lab, source):
         code, found = re.subn(rf'^{name} = "\w+"', f'{name} = "{value}"', code, flags=re.MULTILINE)
         assert found == 1
     cells = {"__name__": "__main__"}
-    exec(compile(code, source, "exec"), cells)
+    # What a notebook sets for its own display is no business of other tests.
+    with plt.rc_context(), pd.option_context("display.precision", 6):
+        exec(compile(code, source, "exec"), cells)
+    plt.close("all")
     assert {item.task for item in cells["shown"]} == {"thing"}, "a core file cannot say a topic"
 
 
