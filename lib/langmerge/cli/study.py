@@ -250,13 +250,11 @@ def power(
         bool, typer.Option("--plan", help="Only say what of the pilot is there, and what it takes.")
     ] = False,
     languages: Annotated[
-        int | None, typer.Option(min=2, help="Languages. [default: several designs]")
+        int | None, typer.Option(min=2, help="Languages. [default: see below]")
     ] = None,
-    bases: Annotated[
-        int | None, typer.Option(min=1, help="Bases. [default: several designs]")
-    ] = None,
+    bases: Annotated[int | None, typer.Option(min=1, help="Bases. [default: see below]")] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Run seeds. [default: several designs]")
+        int | None, typer.Option(min=1, help="Run seeds. [default: see below]")
     ] = None,
     base_spread: Annotated[
         float,
@@ -269,7 +267,9 @@ def power(
 ) -> None:
     """Say what a run of some size could show, from a pilot on the development languages.
 
-    Runs what is missing of the pilot, slice by slice, and writes data/power.csv.
+    Runs what is missing of the pilot, slice by slice, and writes data/power.csv. Without a size:
+    for the reference run as it stands, as planned, and on three bases; of a size that is given in
+    part the rest is the reference run's as planned.
     """
     from langmerge import power as powers
     from langmerge import reference as runs
@@ -282,8 +282,8 @@ def power(
     runs.run(profile, processes=processes)
     sizes = [asked] if languages or bases or seeds else None
     table = powers.measure(sizes, profile, base_spread=base_spread)
-    columns = ["claim", "truth", "effect", "spread", "holds", "fails", "inconclusive"]
-    columns = ["languages", "bases", "seeds", *columns]
+    columns = ["languages", "bases", "seeds", "claim", "truth", "effect", "spread"]
+    columns += ["holds", "fails", "inconclusive"]
     print_table(columns, (map(brief, r) for r in table[columns].itertuples(index=False)))
     typer.echo("The table is in data/power.csv.")
 
