@@ -12,8 +12,9 @@ import yaml
 from conftest import TINY_LANGUAGES, TINY_RECIPE, write_profile
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from langmerge import base, model, model_card, paths, profiles, readiness, train
+from langmerge import base, cli, model, model_card, paths, profiles, readiness, train
 from langmerge.base import FILES, BaseRecipe
 from langmerge.errors import LangmergeError
 from langmerge.files import sha256
@@ -295,6 +296,51 @@ def test_a_damaged_manifest_is_named(copied, text):
     (copied / "base.json").write_text(text)
     with pytest.raises(LangmergeError, match=r"base\.json is corrupted"):
         base.load(copied)
+
+
+@pytest.fixture
+def known(tiny_files, tmp_path, monkeypatch):
+    """The tiny base as one of the user's own, and its manifest as one that ships alone."""
+    monkeypatch.setenv("LANGMERGE_HOME", str(tmp_path / "home"))
+    alone = tmp_path / "shipped"
+    monkeypatch.setattr(base, "_manifest_alone", lambda name: alone / name / "base.json")
+    own = shutil.copytree(tiny_files.base, tmp_path / "home/bases/wide")
+    (alone / "wide").mkdir(parents=True)
+    shutil.copy(own / "base.json", alone / "wide")
+    return own
+
+
+def test_results_of_a_base_that_does_not_ship_are_known_by_its_manifest(known):
+    with_weights = base.hash_of("wide", "tam_Taml")
+    assert with_weights == base.load(known).hash
+    shutil.rmtree(known)
+    assert base.hash_of("wide", "tam_Taml") == with_weights
+    with pytest.raises(base.NotMet, match="wide has not met bod_Tibt"):
+        base.hash_of("wide", "bod_Tibt")
+    with pytest.raises(LangmergeError, match=r"wide does not ship.*--name wide --recipe"):
+        base.folder_of("wide")
+    with pytest.raises(LangmergeError, match="no base 'wider'"):
+        base.hash_of("wider", "tam_Taml")
+
+
+def test_another_base_is_made_beside_the_shipped_one(tiny_files, tmp_path, monkeypatch, quick_card):
+    monkeypatch.setenv("LANGMERGE_HOME", str(tmp_path / "home"))
+    run = partial(CliRunner().invoke, cli.app)
+    recipe = ["--recipe", str(tiny_files.recipe)]
+    done = run(["base", "--name", "second", *recipe, "--seed", "7"], catch_exceptions=False)
+    assert done.exit_code == 0
+    second = base.load(base.folder_of("second"))
+    assert second.folder == tmp_path / "home/bases/second"
+    assert second.recipe.seed == 7
+    assert second.hash != base.load(tiny_files.base).hash
+
+
+@pytest.mark.parametrize("asked", [["--seed", "1"], ["--name", "base"], ["--name", "../x"]])
+def test_the_shipped_base_is_not_overwritten_by_another(asked, tmp_path, monkeypatch):
+    monkeypatch.setenv("LANGMERGE_BASE", str(tmp_path / "base"))
+    with pytest.raises(LangmergeError, match="name"):
+        CliRunner().invoke(cli.app, ["base", *asked], catch_exceptions=False)
+    assert not (tmp_path / "base").exists()
 
 
 def test_a_language_that_it_has_not_met_comes_with_how_to_add_it(tiny_base):

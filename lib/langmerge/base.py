@@ -150,16 +150,20 @@ def build(
     out: Path | None = None,
     recipe_file: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    seed: int | None = None,
 ) -> Path:
     """Train the base from its recipe and put it into `out` (default: ``paths.base()``).
 
     Deterministic on one machine and resumable: training state is kept beside the store and
-    removed when the base is finished. progress is called with (step, steps).
+    removed when the base is finished. progress is called with (step, steps). seed: in place of
+    the recipe's, for another base of the same kind.
     """
     # The card measures the finished base, and so imports this module.
     from langmerge import model_card
 
     how = recipe(recipe_file)
+    if seed is not None:
+        how = how.model_copy(update={"seed": seed})
     out = out or paths.base()
     work = paths.home() / "base" / _digest(how)
     work.mkdir(parents=True, exist_ok=True)
@@ -294,11 +298,52 @@ def folder_of(name: str) -> Path:
     """
     if name == "base":
         return paths.base()
-    folder = paths.home() / "bases" / name
-    if not re.fullmatch(r"[\w+-]+", name) or not folder.is_dir():
+    folder = new_folder(name)
+    if not folder.is_dir():
+        if _manifest_alone(name).is_file():
+            raise LangmergeError(
+                f"the base {name} does not ship, only what is known of it "
+                f"({_manifest_alone(name).parent}) and results of it. One like it: "
+                f"`langmerge base --name {name} --recipe FILE`, where README.md there has the "
+                "recipe; results of that one will not be pooled with the shipped ones."
+            )
         there = [path.name for path in (paths.home() / "bases").glob("*")]
         raise LangmergeError(f"no base {name!r}: {nearest(name, ['base', *there])}")
     return folder
+
+
+def new_folder(name: str) -> Path:
+    """Where a base of the user's own lies, or will. Raises LangmergeError for a name that is none.
+
+    ``base`` is the shipped one's, and ``+`` is for what an extension has met since.
+    """
+    if not re.fullmatch(r"[\w+-]+", name) or name == "base":
+        raise LangmergeError(f"{name!r} cannot name a base: letters, digits, - and _ can.")
+    return paths.home() / "bases" / name
+
+
+def _manifest_alone(name: str) -> Path:
+    """Where the manifest ships of a base that is too large to ship itself."""
+    return paths.data() / "bases" / name / "base.json"
+
+
+def hash_of(name: str, language: str) -> str:
+    """The hash of the base that `meeting` gives, which results are known by.
+
+    Of a base whose manifest alone ships it is known without the weights.
+    """
+    alone = _manifest_alone(name)
+    if name == "base" or new_folder(name).is_dir() or not alone.is_file():
+        return meeting(name, language).hash
+    told = json.loads(alone.read_text(encoding="utf-8"))
+    if language not in told["recipe"]["trace"]["languages"]:
+        raise NotMet(f"the base {name} has not met {language}")
+    return _digest_of(told["sha256"])
+
+
+def _digest_of(hashes: dict[str, str]) -> str:
+    """What a base is known by: the hashes of its files as one."""
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def meeting(name: str, language: str) -> Base:
@@ -333,12 +378,11 @@ def load(folder: Path | None = None) -> Base:
 def _load(folder: Path) -> Base:
     manifest = _manifest(folder)
     net, tok = model.load_pretrained(folder)
-    digest = hashlib.sha256(json.dumps(manifest["sha256"], sort_keys=True).encode()).hexdigest()
     extended = manifest.get("extended", {})
     languages_met = (*manifest["recipe"]["trace"]["languages"], *extended.get("languages", []))
     return Base(
         folder=folder,
-        hash=digest[:12],
+        hash=_digest_of(manifest["sha256"]),
         sha256=manifest["sha256"],
         languages=languages_met,
         recipe=BaseRecipe.model_validate(manifest["recipe"]),

@@ -24,7 +24,7 @@ from datasets import Dataset
 from lm_eval.tasks import TaskManager
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from langmerge import corpus, model, tasks
+from langmerge import corpus, device, model, tasks
 from langmerge.harness import SharedPromptLM
 from langmerge.languages import load
 from langmerge.model import StateDict
@@ -80,7 +80,7 @@ class Evaluator:
             task: item_documents(suite, task, tokenizer) for task in asked if task != TEXT_TASK
         }
         self._texts = held_out_text(suite) if TEXT_TASK in asked else []
-        self._model = model.new(architecture, seed=0).eval()
+        self._model = model.new(architecture, seed=0).eval().to(device.chosen())
         with _quiet():
             self._harness = SharedPromptLM(
                 pretrained=self._model,

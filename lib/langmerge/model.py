@@ -40,9 +40,9 @@ def new(architecture: LlamaConfig, seed: int) -> LlamaForCausalLM:
 
 
 def state(model: LlamaForCausalLM) -> StateDict:
-    """A copy of the model's weights; the tied output matrix is listed once, as the embedding."""
+    """A copy of the weights, on the CPU; the tied output matrix is listed once, as embedding."""
     return {
-        name: tensor.detach().clone()
+        name: tensor.detach().to("cpu", copy=True)
         for name, tensor in model.state_dict().items()
         if name != "lm_head.weight"
     }

@@ -41,6 +41,7 @@ def provenance() -> dict[str, Any]:
         "cpu": cpu(),
         "cores": os.cpu_count(),
         "threads": _threads(),
+        "lab_device": _lab_device(),
         **{package: version_of(package) for package in PACKAGES},
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
@@ -113,6 +114,15 @@ def _threads() -> int:
         return int(sys.modules["torch"].get_num_threads())
     declared = os.environ.get("OMP_NUM_THREADS", "")
     return int(declared) if declared.isdigit() else os.cpu_count() or 1
+
+
+def _lab_device() -> str:
+    """What the lab trains and evaluates on; torch alone can tell a GPU's name."""
+    if "torch" not in sys.modules:
+        return os.environ.get("LANGMERGE_DEVICE") or "cpu"
+    from langmerge import device
+
+    return device.told()
 
 
 def _git_state() -> tuple[str | None, bool | None]:

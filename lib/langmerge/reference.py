@@ -74,7 +74,7 @@ class Slice:
         """Everything that it depends on, by name, in the order of its key."""
         return {
             "settings": families.identity(plan),
-            "base": base_module.meeting(self.base, self.language).hash,
+            "base": base_module.hash_of(self.base, self.language),
             "text": experts.fingerprint(self.language),
             "english text": experts.fingerprint("eng_Latn"),
             "stages": store.VERSIONS,
@@ -396,5 +396,5 @@ def read(one: Slice, name: str) -> pd.DataFrame:
     found = found.astype(dict.fromkeys(texts, object))
     if name == "items":
         found["margin"] = found["margin"].astype(np.float32) * MARGIN_STEP
-    base = base_module.meeting(one.base, one.language).hash
+    base = base_module.hash_of(one.base, one.language)
     return found.assign(base=base, language=one.language, seed=one.seed)

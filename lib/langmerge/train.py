@@ -1,7 +1,7 @@
 """Training through transformers.Trainer: base, continual pre-training and fine-tuning.
 
 One thread per process, fixed order of data: a run is a pure function of its weights, data
-and settings on one machine.
+and settings on one machine (a GPU aside: `langmerge.device`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
+from langmerge import device
 from langmerge.model import StateDict, state
 
 IGNORED = -100
@@ -218,7 +219,7 @@ def _arguments(recipe: Recipe, folder: Path, save_steps: int | None) -> Training
         save_total_limit=2,
         logging_strategy="no",
         report_to=[],
-        use_cpu=True,
+        use_cpu=device.chosen().type == "cpu",
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=0,

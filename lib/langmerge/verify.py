@@ -39,7 +39,7 @@ TOGETHER = 3
 #: per byte as a part of the committed value.
 TOLERANCE = {"accuracy": 0.02, "bits_per_byte": 0.001}
 #: What has to be the same for every number to be identical.
-SAME = ("python", "platform", "machine", "cpu", *PACKAGES)
+SAME = ("python", "platform", "machine", "cpu", "lab_device", *PACKAGES)
 _KEY = ["language", "base", "seed", "ct_tokens", "method", "setting", "slack", "task", "metric"]
 
 
@@ -203,7 +203,7 @@ def _by_budget(pairs: pd.DataFrame, one: Slice, exact: bool) -> pd.DataFrame:
 
 def _elsewhere(told: dict[str, object]) -> list[str]:
     """What is another now than a provenance says, or what it does not say."""
-    now = provenance()
+    now, told = provenance(), {"lab_device": "cpu"} | told  # before there was a choice
     return [
         f"{name} {told.get(name, 'not recorded')}, here {now[name]}"
         for name in SAME

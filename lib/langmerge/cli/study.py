@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -304,16 +305,36 @@ base_app = typer.Typer(rich_markup_mode="markdown")
 app.add_typer(base_app, name="base")
 
 
-@base_app.callback(invoke_without_command=True, epilog=examples("base", "base extend -l gsw_Latn"))
-def base(context: typer.Context) -> None:
-    """Retrain the lab's base model from scratch (about half an hour on one core; resumable)."""
+@base_app.callback(
+    invoke_without_command=True,
+    epilog=examples("base", "base --name second --seed 1", "base extend -l gsw_Latn"),
+)
+def base(
+    context: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Make another base beside the shipped one; profiles name it by this."),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="A recipe of your own. [default: data/base_recipe.yaml]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="In place of the recipe's.")] = None,
+) -> None:
+    """Train a base model of the lab from scratch (about half an hour on one core; resumable).
+
+    Without a name the shipped one is made again.
+    """
     if context.invoked_subcommand:
         return
     from langmerge import base as lab_base
+    from langmerge.errors import LangmergeError
     from langmerge.progress import bar
 
+    if name is None and (recipe or seed is not None):
+        raise LangmergeError("a base of another recipe or seed needs a --name of its own.")
+    out = lab_base.new_folder(name) if name else None
     with bar("Training the base") as progress:
-        typer.echo(lab_base.build(progress=progress))
+        typer.echo(lab_base.build(out, recipe, progress, seed))
 
 
 @base_app.command(

@@ -44,6 +44,9 @@ def measure(
         raise LangmergeError(f"precision {precision!r}: auto, bf16 or fp32.")
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
+    if cuda:  # what was measured before in this process is no part of it
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     try:
         model = _model(shape, sequence, device, checkpointing)
         seconds = _times(model, shape, rows, sequence, steps + warmup, use_bf16(precision))
