@@ -327,18 +327,42 @@ def _manifest_alone(name: str) -> Path:
     return paths.data() / "bases" / name / "base.json"
 
 
-def hash_of(name: str, language: str) -> str:
-    """The hash of the base that `meeting` gives, which results are known by.
+@dataclass(frozen=True)
+class Known:
+    """What is known of a base without its weights: its folder, hash and recipe."""
 
-    Of a base whose manifest alone ships it is known without the weights.
+    folder: Path
+    hash: str
+    recipe: BaseRecipe
+
+
+def known(name: str) -> Known:
+    """What is known of a base by its name, of one too whose manifest alone ships.
+
+    Raises LangmergeError where there is neither.
     """
     alone = _manifest_alone(name)
-    if name == "base" or new_folder(name).is_dir() or not alone.is_file():
+    if _ships_alone(name):
+        told = json.loads(alone.read_text(encoding="utf-8"))
+        recipe_of_it = BaseRecipe.model_validate(told["recipe"])
+        return Known(alone.parent, _digest_of(told["sha256"]), recipe_of_it)
+    found = load(folder_of(name))
+    return Known(found.folder, found.hash, found.recipe)
+
+
+def hash_of(name: str, language: str) -> str:
+    """The hash of the base that `meeting` gives, which results are known by."""
+    if not _ships_alone(name):
         return meeting(name, language).hash
-    told = json.loads(alone.read_text(encoding="utf-8"))
-    if language not in told["recipe"]["trace"]["languages"]:
+    its = known(name)
+    if language not in its.recipe.trace.languages:
         raise NotMet(f"the base {name} has not met {language}")
-    return _digest_of(told["sha256"])
+    return its.hash
+
+
+def _ships_alone(name: str) -> bool:
+    """Whether there is a base's manifest alone, and no base of the user's own of that name."""
+    return name != "base" and not new_folder(name).is_dir() and _manifest_alone(name).is_file()
 
 
 def _digest_of(hashes: dict[str, str]) -> str:

@@ -100,6 +100,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         data_card,
         explorer,
         full_run,
+        larger,
         paper_chapter,
         reference,
         status,
@@ -116,6 +117,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         "explorer.md": explorer.page(reference.load(), folder),
         "real_models.md": paper_chapter.page(),
         "full.md": full_run.page(folder),
+        "larger.md": larger.page(folder),
         "teaching.md": teaching.expected(reference.load()),
         "status.md": status.page(jobs, results, folder, _RENDERERS),
     }
@@ -182,7 +184,7 @@ def answer(results: dict[str, Any], folder: Path) -> str:
     plotting.save(fig, folder / "answer.png")
     many = reference.load()
     said = headlines(found, name) if many is None else headlines(many)
-    said += ["", *beyond(), ""]
+    said += ["", *larger_base(), *beyond(), ""]
     caption = (
         f"Accuracy on tasks in {name} against tokens of continual pre-training: the usual way, "
         "merges, and the two models that a merge is made of. Bars are 95 % intervals."
@@ -225,6 +227,14 @@ def headlines(
             f"{verdict.statement[0].lower()}{verdict.statement[1:]}. Measured: {measured}."
         )
     return said
+
+
+def larger_base() -> list[str]:
+    """The sentence on the larger base, and where to read on; none where it has no rows."""
+    from langmerge import larger
+
+    said = larger.headline()
+    return [] if said is None else [f"{said} See {{doc}}`larger_model`.", ""]
 
 
 def beyond() -> list[str]:

@@ -25,6 +25,7 @@ from langmerge.plotting import (
     _figure,
     _interval_line,
     _legend,
+    _level,
     _panel,
     _percent,
     _share_axis,
@@ -307,7 +308,7 @@ def over_languages(
 ) -> Figure:
     """Accuracy against CT tokens, mean over the languages with t intervals; dots are languages.
 
-    intervals: where there are many methods, intervals hide the means.
+    A model without CT is a level. intervals: where there are many methods, they hide the means.
     """
     fig, (ax,) = _figure(7.2, 4.0)
     rows = select(results.rows, metric="accuracy", method=list(methods), setting=[setting, "fixed"])
@@ -325,6 +326,10 @@ def over_languages(
         )
         if not intervals:
             mean = mean.assign(low=-np.inf, high=np.inf)
+        if list(found) == [0]:
+            _level(ax, mean.iloc[0], method)
+            told.append(f"{label(method)} {_percent(mean['value'].iloc[0])}")
+            continue
         aside = 1.04 ** (index - (len(methods) - 1) / 2)
         _interval_line(ax, mean["ct_tokens"] * aside, mean, look(method))
         _dots(ax, each["ct_tokens"] * aside, each["value"], look(method).colour)
@@ -340,3 +345,26 @@ def over_languages(
     _legend(ax)
     text = f"Accuracy against CT tokens, mean of {len(results.languages)} languages"
     return _with_alt(fig, f"{text}: {'; '.join(told)}.")
+
+
+@mpl.rc_context(STYLE)
+def slack_against_alone(points: pd.DataFrame) -> Figure:
+    """Slack's effect against SFT minus CT, each alone; points as `larger.alone` gives them."""
+    fig, (ax,) = _figure(6.4, 3.9)
+    told = []
+    for size, colour, marker in (("smaller", "#0072B2", "o"), ("larger", "#D55E00", "s")):
+        its = points[points["size"] == size]
+        ax.plot(
+            100 * (its["sft"] - its["ct"]), 100 * its["slack"], marker,
+            color=colour, linestyle="none", label=f"{size} base",
+        )  # fmt: skip
+        mean = 100 * its["slack"].mean(), 100 * (its["sft"] - its["ct"]).mean()
+        told.append(f"{size} base {mean[0]:+.1f} points where SFT is {mean[1]:+.1f} above CT")
+    ax.axhline(0, color="#333333", linewidth=0.8)
+    ax.axvline(0, color="#333333", linewidth=0.8)
+    ax.set_xlabel("SFT only minus CT only (points of accuracy)")
+    ax.set_ylabel("what slack changes (points)")
+    fig.legend(loc="outside upper left", ncols=2)
+    return _with_alt(
+        fig, f"Slack's effect on accuracy, means over the languages: {'; '.join(told)}."
+    )
