@@ -521,6 +521,42 @@ def test_the_chapters_table_is_computed():
     assert block[1] == "\n".join(told), "paste:\n" + "\n".join(told)
 
 
+def test_the_chapters_measurements_are_those_that_ship():
+    chapter = (paths.checkout() / "book/train_at_scale.md").read_text(encoding="utf-8")
+    titles, lines = measure.table(paths.data() / "measured")
+    told = [f"| {' | '.join(line)} |" for line in [titles, ["---"] * len(titles), *lines]]
+    block = re.search(r"<!-- measured.*?-->\n\n(.*?)\n\n<!-- end", chapter, re.DOTALL)
+    assert block[1] == "\n".join(told), "paste:\n" + "\n".join(told)
+
+
+def test_the_chapter_tells_what_the_papers_trainings_would_take():
+    chapter = (paths.checkout() / "book/train_at_scale.md").read_text(encoding="utf-8")
+    path = paths.data() / "measured/h200-llama-2-7b-2.json"
+    speed = json.loads(path.read_text(encoding="utf-8"))["tokens_per_second"]
+    ct, sft = (tokens / speed / 3600 for tokens in (cost.PAPER_CT_TOKENS, 884 * 0.25e6))
+    told = f"CT of {cost.PAPER_CT_TOKENS:,} tokens takes {ct:,.0f} hours of one H200, and its SFT"
+    assert told in chapter and f"0.25 million tokens {sft:,.0f} hours" in chapter
+
+
+def test_the_formula_of_memory_is_within_a_fifth_of_what_was_measured():
+    for path in (paths.data() / "measured").glob("*.json"):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        shape = cost.Shape(**found["shape"])
+        kept = not found["gradient_checkpointing"]
+        needed = cost.memory(shape, found["rows"], found["sequence"], checkpointing=not kept)["sum"]
+        # What the driver holds is part of the formula and not of what torch counts.
+        counted = found["memory"] + cost.OVERHEAD
+        assert needed == pytest.approx(counted, rel=0.2), path.name
+
+
+def test_a_shipped_measurement_makes_a_plan(hub, tmp_path):
+    path = paths.data() / "measured/h200-llama-2-7b-2.json"
+    run = ct(hub, tmp_path)
+    assert (
+        "measured on one NVIDIA H200" in dict(plan.lines(run, plan.Means(measured=path)))["speed"]
+    )
+
+
 # The command line
 
 

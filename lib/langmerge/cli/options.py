@@ -48,7 +48,7 @@ Measured = Annotated[
     Path | None, typer.Option(help="A file of `langmerge train measure --out`, for the speed.")
 ]
 
-MFU = 0.35  # what `langmerge.scale.cost` assumes, which would be slow to import
+MFU = 0.28  # what `langmerge.scale.cost` assumes, which would be slow to import
 Mfu = Annotated[
     float, typer.Option(min=0.01, max=1, help="The share of its peak that a GPU does, assumed.")
 ]

@@ -2,12 +2,12 @@
 
 Compute: a token costs 6 N FLOPs for N parameters, two for the forward and four for the backward
 pass (Kaplan et al. 2020); a GPU does its peak times the MFU, the share of it that training keeps
-busy (Chowdhery et al. 2022). MFU is an assumption until `langmerge train measure` has measured
-the tokens a second.
+busy (Chowdhery et al. 2022). It was measured on one kind of GPU (``data/measured``) and is an
+assumption on any other until `langmerge train measure` has measured the tokens a second.
 
 Memory of one GPU: weights, gradients and Adam's two moments in fp32, 16 bytes a parameter, over
 the GPUs where they are sharded; the copy of the weights that autocast makes in bf16, 2 bytes; the
-layers' activations; and the logits with their fp32 copy and gradient.
+layers' activations; and the logits with their fp32 copy, its log-softmax and the gradient.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from langmerge.errors import LangmergeError, nearest
 from langmerge.scale.settings import Run
 
-#: What of its peak a GPU does in training: an assumption.
-MFU = 0.35
+#: What of its peak a GPU does in training: that of an H200 at 7B with two rows (data/measured).
+MFU = 0.28
 #: What the driver, the kernels and fragments take of a GPU's memory: an assumption, in bytes.
 OVERHEAD = 1.5e9
 #: What the table's memory is of.
@@ -132,7 +132,7 @@ def memory(
         "weights, gradients, Adam": 16 * shape.parameters / sharded_over,
         "bf16 copies": 2 * shape.parameters / (shape.layers if sharded_over > 1 else 1),
         "activations": float(layers * tokens),
-        "logits": 10.0 * shape.vocab * tokens,
+        "logits": 14.0 * shape.vocab * tokens,
         "overhead": OVERHEAD,
     }
     return parts | {"sum": sum(parts.values())}

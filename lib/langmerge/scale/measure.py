@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import torch
@@ -154,6 +156,35 @@ def lines(found: dict[str, object]) -> list[tuple[str, str]]:
     hours = cost.PAPER_CT_TOKENS / (speed * parameters / paper.parameters) / 3600
     scaled = f"{hours:,.0f} device hours for {cost.PAPER_CT_TOKENS:,} tokens at 7 B parameters"
     return [*told, ("the paper's CT", f"{scaled}, scaled by parameters")]
+
+
+def table(folder: Path) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows of the measurements in a folder, as `langmerge train measure --out` wrote.
+
+    The memory by formula is that of the formula as it is now.
+    """
+    titles = ["model", "GPU", "rows", "activations", "tokens/s", "MFU", "memory", "by formula"]
+    names = {shape: name for name, shape in cost.SHAPES.items()}
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    told = []
+    for it in sorted(found, key=lambda it: (it["parameters"], it["rows"])):
+        shape = cost.Shape(**it["shape"])
+        kept, rows = not it["gradient_checkpointing"], it["rows"]
+        needed = cost.memory(shape, rows, it["sequence"], checkpointing=not kept)["sum"]
+        gpu = cost.GPUS[_listed(it["device"])]
+        told.append(
+            [
+                names[shape],
+                it["device"].removeprefix("NVIDIA "),
+                str(rows),
+                "kept" if kept else "computed anew",
+                f"{it['tokens_per_second']:,.0f}",
+                f"{it['flops_per_second'] / gpu.flops:.2f}",
+                gb(it["memory"]),
+                gb(needed),
+            ]
+        )
+    return titles, told
 
 
 def _listed(device: str) -> str:
