@@ -243,7 +243,21 @@ def test_one_dip_in_one_seed_takes_the_monotone_claim_away(stated):
     tensors.loc[late, "outvoted_sft"] = 0
     verdict = by_id(claims.judge(run, 2, stated))["f2-discarded"]
     assert verdict.verdict == "inconclusive"
-    assert "not every seed" in verdict.note
+    before, dip = (f"{budget:,}" for budget in run.budgets[1:3])
+    told = f"not every seed moves that way from each budget to the next: from {before} to {dip}"
+    assert verdict.note == f"{told} CT tokens 1 of 3 do not"
+
+
+def test_budgets_at_which_nothing_is_discarded_are_told_apart(stated):
+    run = synthetic.results()
+    tensors = run.diagnostics
+    early = tensors["ct_tokens"].isin(run.budgets[:2])
+    tensors.loc[early, "kept_sft"] += tensors.loc[early, "outvoted_sft"]
+    tensors.loc[early, "outvoted_sft"] = 0
+    verdict = by_id(claims.judge(run, 2, stated))["f2-discarded"]
+    assert verdict.verdict == "inconclusive"
+    first, second = (f"{budget:,}" for budget in run.budgets[:2])
+    assert verdict.note.endswith(f"from {first} to {second} CT tokens 3 of 3 stay the same")
 
 
 def test_one_seed_leaves_what_needs_seeds_inconclusive(stated):

@@ -486,17 +486,33 @@ def seed_values(results: Results, claim: Claim) -> pd.Series:
     return total
 
 
-def steady(results: Results, claim: Claim) -> bool:
-    """Whether every seed moves to the claimed side from each budget to the next."""
-    return steady_share(results, claim) == 1
-
-
 def steady_share(results: Results, claim: Claim) -> float:
     """The share of seeds that move to the claimed side from each budget to the next."""
+    return float((_moves(results, claim) > 0).all(axis=1).mean())
+
+
+def unsteady(results: Results, claim: Claim) -> str:
+    """Between which budgets a claim's seeds do not all move to its side, and how many do not.
+
+    Empty where they do.
+    """
+    moves = _moves(results, claim)
+    found = []
+    for before, after in itertools.pairwise(_budgets(results, "all")):
+        still = int((moves[after] <= 0).sum())
+        if still:
+            stay = "stay the same" if (moves[after] == 0).sum() == still else "do not"
+            found.append(f"from {before:,} to {after:,} CT tokens {still} of {len(moves)} {stay}")
+    return "; ".join(found)
+
+
+def _moves(results: Results, claim: Claim) -> pd.DataFrame:
+    """How far each seed (a row) moves to the claimed side on the way to each budget (a column)."""
     frame = _chosen(results, claim, claim.contrast[0], _seed_frame(results, claim))
-    sign = 1 if claim.side == "greater" else -1
-    runs = frame.sort_values("ct_tokens").groupby(["language", "base", "seed"])["value"]
-    return float(runs.apply(lambda its: (sign * its.diff().dropna() > 0).all()).mean())
+    values = frame.pivot_table(
+        values="value", index=["language", "base", "seed"], columns="ct_tokens"
+    ).sort_index(axis=1)
+    return (1 if claim.side == "greater" else -1) * values.diff(axis=1).iloc[:, 1:]
 
 
 def p_value(claim: Claim, effect: Effect) -> float:
@@ -590,8 +606,8 @@ def numbers(verdicts: Sequence[Verdict]) -> dict[str, str]:
 
 
 def _verdict(results: Results, claim: Claim, effect: Effect, p: float, p_holm: float) -> Verdict:
-    is_steady = steady(results, claim) if claim.monotone else True
-    word = decide(claim, effect, p_holm, is_steady)
+    where = unsteady(results, claim) if claim.monotone else ""
+    word = decide(claim, effect, p_holm, is_steady=not where)
     return Verdict(
         claim=claim.id,
         statement=" ".join(claim.statement.split()),
@@ -609,7 +625,7 @@ def _verdict(results: Results, claim: Claim, effect: Effect, p: float, p_holm: f
         verdict=word,
         languages=tuple(results.languages),
         bound=_bound(claim),
-        note=_note(claim, effect, word, is_steady),
+        note=_note(claim, effect, word, where),
         bases=effect.bases,
         over=effect.over if effect.bases > 1 else "",
     )
@@ -624,11 +640,11 @@ def _bound(claim: Claim) -> float:
     return claim.smallest_effect if claim.side == "greater" else -claim.smallest_effect
 
 
-def _note(claim: Claim, effect: Effect, word: Word, is_steady: bool) -> str:
+def _note(claim: Claim, effect: Effect, word: Word, unsteady: str) -> str:
     if not math.isfinite(effect.low):
         return f"one {'concept' if claim.unit == 'item' else 'seed'} alone gives no interval"
-    if not is_steady:
-        return "not every seed moves that way from each budget to the next"
+    if unsteady:
+        return f"not every seed moves that way from each budget to the next: {unsteady}"
     beyond_zero = effect.low > 0 if claim.side == "greater" else effect.high < 0
     if word == "fails" and claim.test not in WITH_MARGIN and beyond_zero:
         return "the effect is there, but smaller than the smallest effect of interest"
