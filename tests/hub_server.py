@@ -211,12 +211,15 @@ class Handler(BaseHTTPRequestHandler):
             self.body(file, data, headers)
 
     def body(self, file: str, data: bytes, headers: dict[str, str]) -> None:
-        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
+        asked = self.headers.get("Range")
+        first, _, last = (asked or "bytes=0-").removeprefix("bytes=").partition("-")
         if file in self.hub.damaged:
             data = data[:-1] + bytes([data[-1] ^ 1])
-        status = 206 if start else 200
-        if start:
-            headers["Content_Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        start, end = int(first), min(int(last or len(data) - 1), len(data) - 1)
+        status = 206 if asked else 200
+        if asked:
+            headers["Content_Range"] = f"bytes {start}-{end}/{len(data)}"
+        data = data[: end + 1]
         cuts = self.hub.cut.get(file, [])
         stop = next((cut for cut in cuts if cut > start), None)
         if stop is None:
