@@ -253,7 +253,7 @@ def _starts(points: pd.DataFrame) -> Iterator[str]:
                 languages.load(row.language).name,
                 row.size,
                 *(f"{100 * value:.1f}" for value in (row.sft, row.ct, row.ties)),
-                f"{100 * row.slack:+.1f}",
+                claims.as_text("accuracy", row.slack),
             ]
             for row in points.sort_values(["language", "size"], ascending=[True, False]).itertuples(
                 index=False
