@@ -33,6 +33,7 @@ if find_spec("langmerge") is None:
 
 import numpy as np
 import pandas as pd
+import torch
 from IPython.display import HTML, Markdown, display
 
 from langmerge import claims, languages, live, other_languages, plotting, statistics, study
@@ -55,6 +56,7 @@ budgets = None  # CT tokens, e.g. [16384, 65536]; None takes the profile's
 check_parameters(["language", "profile", "seeds", "budgets"], globals())
 target = languages.load(language)
 plotting.use_style()
+torch.set_num_threads(1)  # tiny models: more threads wait for one another
 pd.set_option("display.precision", 3)
 Markdown(
     f"The target language is **{target.name}** ({marked(target, target.autonym)}; {target.family}; "

@@ -62,6 +62,7 @@ density = 0.7  # share of each task vector that the example below keeps
 check_parameters(["language", "profile", "seeds", "budgets", "density"], globals())
 target = languages.load(language)
 plotting.use_style()
+torch.set_num_threads(1)  # tiny models: more threads wait for one another
 Markdown(f"The target language is **{target.name}** ({marked(target, target.autonym)}).")
 
 # %%

@@ -65,6 +65,7 @@ slack = 1.0  # the slack of the worked example below
 check_parameters(["language", "profile", "seeds", "budgets", "slack"], globals())
 target = languages.load(language)
 plotting.use_style()
+torch.set_num_threads(1)  # tiny models: more threads wait for one another
 Markdown(f"The target language is **{target.name}** ({marked(target, target.autonym)}).")
 
 # %% [markdown]

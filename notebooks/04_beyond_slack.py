@@ -67,6 +67,7 @@ budgets = None  # CT tokens, e.g. [16384, 65536]; None takes the profile's
 check_parameters(["language", "profile", "seeds", "budgets"], globals())
 target = languages.load(language)
 plotting.use_style()
+torch.set_num_threads(1)  # tiny models: more threads wait for one another
 Markdown(f"The target language is **{target.name}** ({marked(target, target.autonym)}).")
 
 # %% [markdown]

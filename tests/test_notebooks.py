@@ -71,6 +71,8 @@ def test_a_misspelt_parameter_is_told():
     check_parameters(known, {"language": "tam_Taml", "shown": 3, "_langauge": 1, "languages": ast})
     with pytest.raises(LangmergeError, match=r"'langauge'.*did you mean language"):
         check_parameters(known, {"language": "tam_Taml", "langauge": "ben_Beng"})
+    with pytest.raises(LangmergeError, match=r"seeds is the text '\[0\]'.*-y \"seeds: \[0\]\""):
+        check_parameters([*known, "seeds"], {"language": "tam_Taml", "seeds": "[0]"})
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=IDS)

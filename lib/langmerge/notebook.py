@@ -26,11 +26,19 @@ FIGURE_KEY = "langmerge_figure"  # in an output's metadata; langmerge.execution 
 
 
 def check_parameters(parameters: Sequence[str], variables: Mapping[str, Any]) -> None:
-    """Raise LangmergeError where a variable looks like a misspelt parameter.
+    """Raise LangmergeError where a variable looks like a misspelt parameter, or a list is text.
 
     papermill takes ``-p langauge ben_Beng`` with one printed line, sets a variable that nobody
-    reads, and runs the default: call this with ``globals()`` right after the parameters.
+    reads, and runs the default; and ``-p seeds [0]`` sets a text. Call this with ``globals()``
+    right after the parameters.
     """
+    for name in parameters:
+        value = variables.get(name)
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            raise LangmergeError(
+                f"the parameter {name} is the text {value!r}, no list: in the cell leave the "
+                f'quotes out, and give it to papermill by `-y "{name}: {value}"`.'
+            )
     for name, value in variables.items():
         plain_value = isinstance(value, str | int | float | list | type(None))
         if plain_value and not name.startswith("_") and name not in parameters:
