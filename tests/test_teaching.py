@@ -281,6 +281,13 @@ def test_the_status_page_has_a_row_a_notebook_with_its_hashes(job, run, tmp_path
     assert text.count(status.NOT_KEPT) == 5
 
 
+def test_the_status_page_names_the_gpu_of_a_run_that_had_one():
+    told = {"platform": "Linux", "machine": "x86_64", "cores": 16, "cpu": "A processor"}
+    assert status._machine(told) == "Linux x86_64, 16 cores, A processor"
+    told["lab_device"] = "NVIDIA H200"
+    assert status._machine(told).endswith("A processor, trained on NVIDIA H200")
+
+
 def test_the_status_page_tells_what_is_there_of_a_reference_run(monkeypatch):
     monkeypatch.setattr(status, "PROFILES", ("reference",))
     monkeypatch.setattr(reference.Slice, "parts", lambda self, plan: {"base": "0badcafe"})

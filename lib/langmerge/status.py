@@ -20,7 +20,7 @@ from langmerge.provenance import PACKAGES, version_of
 from langmerge.statistics import Results
 
 #: The reference runs that a build may show.
-PROFILES = ("reference", "reference-full")
+PROFILES = ("reference", "reference-full", "reference-large")
 #: Digits of a hash that a table has.
 DIGITS = 12
 NOT_KEPT = "not kept"
@@ -105,7 +105,9 @@ def _state(told: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _machine(told: Mapping[str, Any]) -> str:
     cpu = told.get("cpu") or f"type of processor {NOT_KEPT}"
-    return f"{told['platform']} {told['machine']}, {told['cores']} cores, {cpu}"
+    gpu = told.get("lab_device", "cpu")
+    on = "" if gpu == "cpu" else f", trained on {gpu}"
+    return f"{told['platform']} {told['machine']}, {told['cores']} cores, {cpu}{on}"
 
 
 def _rendered(packages: Sequence[str]) -> Iterator[str]:
