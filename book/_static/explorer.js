@@ -98,6 +98,7 @@
     ...Object.entries(told.beside)].forEach(([kind, name]) => {
     const sample = shape("svg", { viewBox: "0 0 30 10", "aria-hidden": "true" });
     sample.append(shape("path", { d: "M0 5 H30", class: `line ${kind}` }));
+    sample.append(shape("circle", { cx: 15, cy: 5, r: kind === "merge" ? 3.5 : 1.8, class: `dot ${kind}` }));
     legend.append(element("li", {}, sample, ` ${name}`));
   });
   root.append(form, sentence, panels, legend);
