@@ -133,6 +133,7 @@ class Visit:
     violations: list[str] = field(default_factory=list)
     wide: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
     formulas: int = 0
     rendered: int = 0
 
@@ -181,6 +182,13 @@ def _visit(chromium, page: str) -> Visit:
                .slice(0, 3).map((it) => it.outerHTML.slice(0, 120))
                .concat(`the page is ${document.documentElement.scrollWidth} px wide`)""",
         NARROW,
+    )
+    # What lies to the left of its place cannot be scrolled to.
+    seen.cut = tab.evaluate(
+        """() => [...document.querySelectorAll("article div.math > math")]
+                 .filter((it) => it.getBoundingClientRect().left
+                                 < it.parentElement.getBoundingClientRect().left - 1)
+                 .map((it) => it.textContent)"""
     )
     seen.silent = tab.evaluate(
         """async () => {
@@ -279,6 +287,10 @@ def test_no_page_has_a_serious_barrier(visits):
 
 def test_every_page_fits_a_phone(visits):
     assert _told(visits, "wide") == []
+
+
+def test_no_formula_begins_outside_its_place(visits):
+    assert _told(visits, "cut") == []
 
 
 def test_what_goes_on_to_the_side_says_so(visits):

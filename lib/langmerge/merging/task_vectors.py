@@ -21,6 +21,9 @@ class TaskVectors(NamedTuple):
     """Three models and their two differences, in fp32: what all merges of them share.
 
     A sweep over settings makes it once (`TaskVectors.of`) and hands it to every merge.
+
+    theta_base, theta_ct, theta_sft: tensors by name, of the same names and shapes.
+    tau_ct, tau_sft: a model minus the base, tensor by tensor.
     """
 
     theta_base: StateDict
