@@ -24,9 +24,10 @@ publish-check: book
 doctor:
 	@"$$(test -x $(BIN) && echo $(BIN) || echo "$(PYTHON)")" lib/langmerge/doctor.py $(ARGS)
 
-# Another night: three languages with every family of further models, in two halves (data/profiles).
+# Another night: three languages with every family of further models, in three parts (data/profiles).
 reference-full: $(INSTALLED)
 	@$(BIN) -m langmerge reference --profile reference-full $(ARGS)
+	@$(BIN) -m langmerge reference --profile reference-baselines $(ARGS)
 	@$(BIN) -m langmerge reference --profile reference-trained $(ARGS)
 
 # Every shipped language through the notebooks, as small as they go (make test takes one in turn).

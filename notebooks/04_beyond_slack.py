@@ -46,13 +46,13 @@ from langmerge import (
     merging,
     plotting,
     plotting_families,
-    reference,
     statistics,
     study,
 )
 from langmerge.data_card import marked
 from langmerge.notebook import check_parameters, figure, glue
 from langmerge.provenance import footer
+from langmerge.verdicts import of_reference
 
 # %% [markdown]
 # ## Parameters
@@ -227,11 +227,7 @@ figure(
 # verdicts, where it has been run:
 
 # %% tags=["hide-input"]
-judged = [
-    verdict
-    for name, verdict in claims.judge_all(reference.load("reference-full")).items()
-    if name[:2] in ("f4", "f5", "f6")
-]
+judged = [*of_reference([4, 5, 6]).values()]
 tested = [verdict for verdict in judged if verdict.verdict != claims.NOT_TESTED]
 if tested:
     display(claims.styled(tested, uuid="full"))

@@ -1,8 +1,9 @@
 """The chapter on the full reference run: figures and tables of its families, as Markdown.
 
 Made when the book is built, from committed rows alone: those of `reference-full`, whose families
-are merged from the study's own experts, and those of `reference-trained`, whose families train
-anew. What has not been computed is named, and nothing is shown in its place.
+are merged from the study's own experts, and those of `reference-baselines` and
+`reference-trained`, whose families train anew. What has not been computed is named, and nothing
+is shown in its place.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from langmerge.statistics import select
 from langmerge.study import Results
 
 #: The profiles of the full run.
-PROFILES = ("reference-full", "reference-trained")
+PROFILES = ("reference-full", "reference-baselines", "reference-trained")
 Section = Callable[[Results, Path], Iterator[str]]
 #: The claims that hold a remedy against TIES with slack, in accuracy and in bits per byte.
 AGAINST_SLACK = ("f4-widen", "f4-widen-language")

@@ -30,7 +30,7 @@ from langmerge.statistics import Results
 MANY = 30
 REFERENCE = "reference run"
 #: Which of the committed runs has the models of a finding, if not the run of many languages.
-PROFILES = {4: "reference-full", 5: "reference-full", 6: "reference-trained"}
+PROFILES = {4: "reference-full", 5: "reference-full", 6: "reference-baselines"}
 NOTHING = "nothing"
 
 
@@ -39,13 +39,9 @@ def page(results: Mapping[str, Results]) -> dict[str, str]:
 
     results: the book's own runs by language, the first of which has the chapters that are linked.
     """
-    from langmerge import reference
-
     stated = claims.load()
     findings = _findings(stated)
-    profile = {number: PROFILES.get(number, reference.PROFILE) for number in findings}
-    loaded = {name: reference.load(name) for name in dict.fromkeys(profile.values())}
-    runs = {REFERENCE: {number: loaded[name] for number, name in profile.items()}}
+    runs = {REFERENCE: _committed(findings)}
     for code, found in results.items():
         runs[languages.load(code).name] = dict.fromkeys(findings, found)
     judged = {name: _judged(its, stated) for name, its in runs.items()}
@@ -56,6 +52,20 @@ def page(results: Mapping[str, Results]) -> dict[str, str]:
         "verdicts_power.md": power.page(),
         "verdicts_coverage.md": _coverage(coverage.load()),
     }
+
+
+def of_reference(findings: Sequence[int]) -> dict[str, Verdict]:
+    """The verdicts on all claims of some findings, from the committed runs that have the models."""
+    return _judged(_committed(findings), claims.load())
+
+
+def _committed(findings: Sequence[int]) -> dict[int, Results | None]:
+    """The committed run that each finding is asked of; None where there is none yet."""
+    from langmerge import reference
+
+    profile = {number: PROFILES.get(number, reference.PROFILE) for number in findings}
+    loaded = {name: reference.load(name) for name in dict.fromkeys(profile.values())}
+    return {number: loaded[name] for number, name in profile.items()}
 
 
 def _judged(
