@@ -1,7 +1,10 @@
-"""What each of two processes does in test_scale.py, started by torchrun.
+"""What each of two processes does in test_scale.py, started by torchrun or accelerate launch.
 
 scale_worker.py RUN.json killed    # the second process kills itself after step 4
-scale_worker.py RUN.json done      # both go on, and then shard a model with FSDP2
+scale_worker.py RUN.json done      # both go on to the end
+
+Under `accelerate launch --config_file data/accelerate/fsdp.yaml` they train by accelerate's FSDP2,
+which asks for GPUs: here its question is answered with yes, and everything else is its own.
 """
 
 import json
@@ -11,9 +14,10 @@ import sys
 from pathlib import Path
 
 import torch
-from torch.distributed.fsdp import fully_shard
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
-from transformers import AutoTokenizer, TrainerCallback
+from transformers import TrainerCallback
 
 from langmerge.scale import settings, training
 
@@ -24,8 +28,11 @@ class Watch(TrainerCallback):
     def __init__(self, folder: Path, what: str) -> None:
         self.folder, self.what = folder, what
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        begun = f"at step {state.global_step}, {args.world_size} processes"
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        its = list(model.parameters())
+        whole = sum(one.numel() for one in its)
+        here = sum((one.to_local() if isinstance(one, DTensor) else one).numel() for one in its)
+        begun = f"at step {state.global_step}, {args.world_size} processes, {here / whole:.2f} each"
         (self.folder / self.what).write_text(begun)
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -33,44 +40,20 @@ class Watch(TrainerCallback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def shard(run: settings.Run, folder: Path) -> None:
-    """One step of a model whose parameters lie in two processes, saved as training saves."""
-    rank = torch.distributed.get_rank()
-    model = training.load(Path(run.model), torch.float32)
-    for layer in model.model.layers:
-        fully_shard(layer)
-    fully_shard(model)
-    parameters = list(model.parameters())
-    assert all(isinstance(one, DTensor) for one in parameters)
-    held = sum(one.to_local().numel() for one in parameters)
-    assert held < sum(one.numel() for one in parameters)
-    batch = one_batch(run)
-    step(model, {name: tensor[2 * rank : 2 * rank + 2] for name, tensor in batch.items()})
-    training.save(model, folder, AutoTokenizer.from_pretrained(run.model), torch.float32)
-
-
-def one_batch(run: settings.Run) -> dict[str, torch.Tensor]:
-    """The four rows of a step."""
-    rows = training.prepare(run)
-    return {
-        name: torch.stack([rows[i][name] for i in range(4)]) for name in ("input_ids", "labels")
-    }
-
-
-def step(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> None:
-    """One step down the gradient."""
-    # Adam's first step has the gradient's sign alone, which rounding turns where it is near zero.
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    model(**batch, use_cache=False).loss.backward()
-    optimizer.step()
+def pretend_gpus() -> None:
+    """Let accelerate take two processes on a CPU, which talk by gloo, for two with a GPU each."""
+    torch.distributed.init_process_group("gloo")
+    PartialState._prepare_backend = lambda *_: ("gloo", DistributedType.MULTI_GPU)
+    training._refuse_fsdp_without_gpu = lambda: None
 
 
 def main() -> None:
-    """The run, and then the shards."""
+    """The run."""
     torch.set_num_threads(1)
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        pretend_gpus()
     run = settings.parse("ct", json.loads(Path(sys.argv[1]).read_text()))
     training.continual_pretrain(run, callbacks=[Watch(run.out.parent, sys.argv[2])])
-    shard(run, run.out.parent / "sharded")
     torch.distributed.destroy_process_group()
 
 

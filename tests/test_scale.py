@@ -15,7 +15,6 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from scale_worker import one_batch, step
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoTokenizer,
@@ -393,45 +392,71 @@ def test_fsdp_without_a_gpu_is_refused_instead_of_falling_back(hub, tmp_path, mo
 # Two processes
 
 
-@pytest.mark.slow
-def test_two_processes_one_of_them_killed_give_the_run_of_one(hub, whole, tmp_path):
-    """DDP by gloo under torchrun: killed, then finished; and FSDP2 in the same processes.
+SHIPPED = ["--main_process_port=0", "--num_processes=2", "--config_file"]
+LAUNCHERS = {
+    "torchrun": ["torch.distributed.run", "--standalone", "--nproc_per_node=2"],
+    "ddp": ["accelerate.commands.launch", *SHIPPED, "ddp.yaml"],
+    # In bfloat16, as the file has it, the loss curve would be another by rounding.
+    "fsdp": ["accelerate.commands.launch", "--mixed_precision=no", *SHIPPED, "fsdp.yaml"],
+}
 
-    accelerate's own FSDP needs a GPU (without one it falls back to DDP), so sharding is shown
-    with torch's fully_shard, saved by the function that saves every model at its budget.
-    """
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("launcher", "part"), [("torchrun", "1.00"), ("fsdp", "0.50")])
+def test_two_processes_one_of_them_killed_give_the_run_of_one(hub, whole, tmp_path, launcher, part):
+    """DDP under torchrun, FSDP2 as accelerate sets it up from the shipped file, by gloo."""
     run = ct(hub, tmp_path / "ct", per_device_batch=1)
     (tmp_path / "run.json").write_text(run.model_dump_json(exclude_none=True))
-    killed = launched(tmp_path, "killed")
+    killed = launched(launcher, tmp_path, "killed")
     assert killed.returncode != 0
-    assert (tmp_path / "killed").read_text() == "at step 0, 2 processes", killed.stderr[-3000:]
+    begun = (tmp_path / "killed").read_text()
+    assert begun == f"at step 0, 2 processes, {part} each", killed.stderr[-3000:]
     assert not run.final().exists()
-    done = launched(tmp_path, "done")
+    done = launched(launcher, tmp_path, "done")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / "done").read_text() == "at step 3, 2 processes"
+    assert (tmp_path / "done").read_text() == f"at step 3, 2 processes, {part} each"
+    assert_same_run(run, whole)
+
+
+@pytest.mark.slow
+def test_accelerate_launches_the_command_in_two_processes(hub, whole, tmp_path):
+    run = ct(hub, tmp_path / "ct", per_device_batch=1)
+    (tmp_path / "run.yaml").write_text(
+        yaml.safe_dump(run.model_dump(mode="json", exclude_none=True))
+    )
+    command = ["-m", "langmerge", "train", "ct", str(tmp_path / "run.yaml")]
+    done = started(LAUNCHERS["ddp"], command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_same_run(run, whole)
+
+
+def assert_same_run(run, whole):
     assert losses(run) == pytest.approx(losses(whole[0]), rel=1e-5)
     for name, one in weights(run.final()).items():
         torch.testing.assert_close(one, whole[1][name], atol=1e-4, rtol=1e-3)
-    alone = training.load(hub / "base", torch.float32)
-    start = {name: one.clone() for name, one in alone.state_dict().items()}
-    step(alone, one_batch(run))
-    sharded = training.load(tmp_path / "sharded", torch.float32)
-    for name, one in sharded.state_dict().items():
-        torch.testing.assert_close(one, alone.state_dict()[name], atol=1e-6, rtol=1e-4)
-        assert not torch.equal(one, start[name])
 
 
-def launched(folder, what):
+def launched(launcher, folder, what):
     worker = Path(__file__).with_name("scale_worker.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [str(worker), str(folder / "run.json"), what]
+    return started(LAUNCHERS[launcher], [str(worker), str(folder / "run.json"), what])
+
+
+def started(launcher, command):
     here = [str(Path(training.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(here),
         "HF_HUB_OFFLINE": "1",
+        "ACCELERATE_TORCH_DEVICE": "cpu",
     }
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        [sys.executable, "-m", *launcher, *command],
+        env=environment,
+        cwd=paths.data() / "accelerate",
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
 
 
 @pytest.mark.parametrize("name", ["single", "ddp", "fsdp"])

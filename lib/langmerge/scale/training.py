@@ -302,14 +302,19 @@ def _add_callbacks(
         trainer.add_callback(one)
 
 
-def _arguments(run: Run) -> TrainingArguments:
-    cpu = not torch.cuda.is_available()
-    if cpu and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        # accelerate would quietly train whole copies of the model instead.
+def _refuse_fsdp_without_gpu() -> None:
+    """Raise LangmergeError where accelerate would quietly train whole copies of the model."""
+    asked = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    if asked and not torch.cuda.is_available():
         raise LangmergeError(
             "FSDP needs GPUs, and there is none here. Without one start several processes by "
             "`torchrun --nproc_per_node 2 -m langmerge train ...`, each with the whole model."
         )
+
+
+def _arguments(run: Run) -> TrainingArguments:
+    _refuse_fsdp_without_gpu()
+    cpu = not torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(run.out / "state"),
         max_steps=run.steps,
