@@ -335,8 +335,10 @@ def test_another_base_is_made_beside_the_shipped_one(tiny_files, tmp_path, monke
     assert second.hash != base.load(tiny_files.base).hash
 
 
-@pytest.mark.parametrize("asked", [["--seed", "1"], ["--name", "base"], ["--name", "../x"]])
-def test_the_shipped_base_is_not_overwritten_by_another(asked, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "asked", [["--seed", "1"], ["--name", "base"], ["--name", "../x"], ["--name", "base+gsw_Latn"]]
+)
+def test_no_base_takes_the_name_of_another(asked, tmp_path, monkeypatch):
     monkeypatch.setenv("LANGMERGE_BASE", str(tmp_path / "base"))
     with pytest.raises(LangmergeError, match="name"):
         CliRunner().invoke(cli.app, ["base", *asked], catch_exceptions=False)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from langmerge import device, train
+from langmerge import device, grid, study, train
 from langmerge.errors import LangmergeError
 from langmerge.provenance import provenance
 
@@ -28,6 +28,9 @@ def test_what_is_no_device_is_said_before_anything_is_trained(monkeypatch, name,
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     with pytest.raises(LangmergeError, match=said):
         device.chosen()
+    monkeypatch.setattr(grid, "cells", lambda *_: pytest.fail("it trains"))
+    with pytest.raises(LangmergeError, match=said):
+        study.run(profile="smoke", quiet=True)
 
 
 def test_one_gpu_is_taken(monkeypatch):

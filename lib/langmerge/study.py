@@ -19,7 +19,7 @@ import pandas as pd
 from rich.console import Console
 
 from langmerge import base as base_module
-from langmerge import families, grid, jobs, languages, merging, profiles
+from langmerge import device, families, grid, jobs, languages, merging, profiles
 from langmerge.cells import (
     Cell,
     Election,
@@ -146,8 +146,9 @@ def run(
     elections: a reader's own elections by name, ``(tau_ct, tau_sft) -> signs``; each enters
         the comparison as method ``custom:<name>`` with the settings of tuned mean-TIES.
     overrides: any other key of the profile, e.g. ``budgets=[16384, 65536]``.
-    Raises LangmergeError for an unknown language, profile or key.
+    Raises LangmergeError for an unknown language, profile or key, or a device that is not here.
     """
+    device.chosen()  # complains before anything is trained
     chosen = [language] if isinstance(language, str) else language
     plan = profiles.load(profile, languages=chosen, seeds=seeds, **overrides)
     for code in plan.languages:

@@ -332,6 +332,8 @@ def base(
 
     if name is None and (recipe or seed is not None):
         raise LangmergeError("a base of another recipe or seed needs a --name of its own.")
+    if name and "+" in name:
+        raise LangmergeError(f"{name!r}: + is for what `langmerge base extend` adds to a name.")
     out = lab_base.new_folder(name) if name else None
     with bar("Training the base") as progress:
         typer.echo(lab_base.build(out, recipe, progress, seed))
