@@ -265,6 +265,40 @@ def test_many_runs_are_pooled_as_one_is():
     assert statistics.holm_many(p) == pytest.approx(np.array([statistics.holm(it) for it in p]))
 
 
+def by_language_and_seed(values):
+    """Scores of languages (rows) and run seeds (columns), two tasks that weigh equally each."""
+    rows = []
+    for (language, seed), value in np.ndenumerate(values):
+        told = {"language": f"zzz_{language:04d}", "seed": seed}
+        rows += [told | {"task": "topic", "score": value - 1.0}]
+        rows += [told | {"task": "thing", "score": value + 1.0}] * (1 + language)
+    return pd.DataFrame(rows)
+
+
+def test_two_seeds_are_compared_by_the_paired_t_test():
+    values = np.random.default_rng(5).normal([0.0, 0.7], 1.0, (16, 2))
+    means, p = statistics.between_seeds(by_language_and_seed(values))
+    assert [seed for seed, _ in means] == [0, 1]
+    assert [mean for _, mean in means] == pytest.approx(values.mean(axis=0))
+    assert p == pytest.approx(stats.ttest_rel(*values.T).pvalue)
+
+
+def test_more_seeds_are_compared_within_their_languages():
+    values = np.random.default_rng(6).normal(0.0, 1.0, (9, 3)) + np.arange(9)[:, None]
+    _, p = statistics.between_seeds(by_language_and_seed(values))
+    # The two-way layout without replication, as Fisher wrote it.
+    rows, columns = values.mean(axis=1, keepdims=True), values.mean(axis=0, keepdims=True)
+    between = 9 * ((columns - values.mean()) ** 2).sum() / 2
+    within = ((values - rows - columns + values.mean()) ** 2).sum() / 16
+    assert p == pytest.approx(stats.f.sf(between / within, 2, 16))
+
+
+@pytest.mark.parametrize("values", [np.ones((4, 1)), np.ones((1, 3)), np.ones((4, 3))])
+def test_seeds_that_cannot_differ_have_no_p(values):
+    means, p = statistics.between_seeds(by_language_and_seed(values))
+    assert [mean for _, mean in means] == pytest.approx([1.0] * values.shape[1]) and np.isnan(p)
+
+
 def test_several_budgets_are_averaged_within_the_item():
     late, early = frame([1, 1]), frame([0, 1])
     reference = frame([0, 0])

@@ -95,6 +95,22 @@ def test_a_claim_whose_model_was_not_run_is_not_tested_on_any_page(monkeypatch, 
     assert "**Saturation: not tested.**" in answer and "nan" not in answer
 
 
+def test_seeds_that_differ_in_all_languages_are_told(stated, mine):
+    run = synthetic.results(languages=LANGUAGES, items=40, seeds=(0, 1))
+    lucky = run.items["method"].eq("ties_mean") & run.items["seed"].eq(1)
+    run.items["correct"] |= lucky
+    judged = claims.judge_all(run, stated)["f1-accuracy"]
+    (_, plain), (_, better) = judged.by_seed
+    assert better > plain and (plain + better) / 2 == pytest.approx(judged.effect)
+    said = [claims.as_text("accuracy", mean) for mean in (plain, better)]
+    assert f"{said[0]} with seed 0 and {said[1]} with seed 1 (points)" in judged.note
+    (claim,) = (claim for claim in stated if claim.id == "f1-accuracy")
+    assert verdicts._by_seed(claim, judged) == f"{said[0]} (0), {said[1]} (1)"
+    assert f"(3 languages together; by run seed {said[0]} and {said[1]})" in book.headlines(run)[0]
+    alone = claims.judge_all(mine, stated)["f1-accuracy"]
+    assert len(alone.by_seed) == 3 and "seeds differ" not in alone.note
+
+
 def test_a_rule_is_told_with_its_bound(stated):
     told = {claim.id: verdicts.rule(claim) for claim in stated}
     assert "better than a loss of 5 % of bits per byte" in told["f1-language"]

@@ -219,7 +219,8 @@ def headlines(
     for number in findings:
         title, claim = claims.FINDINGS[number]
         verdict = judged[claim]
-        measured = f"{claims.effect(verdict)}, {verdict.interval()} ({where})"
+        seeds = claims.by_run_seed(verdict)
+        measured = f"{claims.effect(verdict)}, {verdict.interval()} ({where}{seeds})"
         if verdict.verdict == claims.NOT_TESTED:
             measured = f"not tested ({where})"
         said.append(

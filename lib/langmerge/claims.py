@@ -131,8 +131,8 @@ class Verdict:
     the claimed side); `n` items or seeds, `n_clusters` independent units; `p_holm` is
     corrected over the claims of the finding; `bound` is the margin or the smallest effect
     of interest, with the sign of the contrast as written. `note` says what the numbers alone
-    do not. `bases` and `over` are those of `statistics.Effect`. A claim that is not tested has
-    no numbers (NaN), and `note` says what is missing.
+    do not. `bases`, `over` and `by_seed` are those of `statistics.Effect`. A claim that is not
+    tested has no numbers (NaN), and `note` says what is missing.
     """
 
     claim: str
@@ -155,6 +155,7 @@ class Verdict:
     at_7b: str = AT_7B
     bases: int = 1
     over: str = ""
+    by_seed: tuple[tuple[int, float], ...] = ()
 
     def sentence(self) -> str:
         """The verdict as one sentence of prose, all of its numbers from the run."""
@@ -319,7 +320,9 @@ def measure(results: Results, claim: Claim) -> Effect:
 
     Raises MissingResults where the results lack a model that the claim compares.
     """
-    return _effect(claim, _scores(results, claim))
+    scores = _scores(results, claim)
+    means, p = statistics.between_seeds(scores)
+    return replace(_effect(claim, scores), by_seed=means, seeds_p=p)
 
 
 def _scores(results: Results, claim: Claim) -> pd.DataFrame:
@@ -590,6 +593,14 @@ def effect(verdict: Verdict) -> str:
     return f"{number(verdict.effect)} {unit}"
 
 
+def by_run_seed(verdict: Verdict) -> str:
+    """What each run seed alone says, to go on with in brackets; empty where there is one."""
+    if len(verdict.by_seed) < 2:
+        return ""
+    said = (as_text(verdict.metric, mean) for _, mean in verdict.by_seed)
+    return f"; by run seed {' and '.join(said)}"
+
+
 def numbers(verdicts: Sequence[Verdict]) -> dict[str, str]:
     """What prose may quote, by name: ``<claim id>-verdict``, ``-effect``, ``-interval``, …"""
     quoted = {}
@@ -628,6 +639,7 @@ def _verdict(results: Results, claim: Claim, effect: Effect, p: float, p_holm: f
         note=_note(claim, effect, word, where),
         bases=effect.bases,
         over=effect.over if effect.bases > 1 else "",
+        by_seed=effect.by_seed,
     )
 
 
@@ -641,6 +653,23 @@ def _bound(claim: Claim) -> float:
 
 
 def _note(claim: Claim, effect: Effect, word: Word, unsteady: str) -> str:
+    parts = (_note_on_word(claim, effect, word, unsteady), _note_on_seeds(claim, effect))
+    return "; ".join(filter(None, parts))
+
+
+def _note_on_seeds(claim: Claim, effect: Effect) -> str:
+    """That run seeds differ by more than the languages' spread explains, and what that means."""
+    if not effect.seeds_p < ALPHA:
+        return ""
+    number, unit = _SHOWN[claim.metric]
+    said = " and ".join(f"{number(mean)} with seed {seed}" for seed, mean in effect.by_seed)
+    return (
+        f"run seeds differ ({_p(effect.seeds_p)}): {said} ({unit}); all languages share a seed's "
+        "SFT expert, so that the interval over languages does not hold what another seed would give"
+    )
+
+
+def _note_on_word(claim: Claim, effect: Effect, word: Word, unsteady: str) -> str:
     if not math.isfinite(effect.low):
         return f"one {'concept' if claim.unit == 'item' else 'seed'} alone gives no interval"
     if unsteady:

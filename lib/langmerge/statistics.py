@@ -24,6 +24,7 @@ and statsmodels where they have the method; the tests hold the rest against them
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -32,6 +33,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from statsmodels.stats.anova import AnovaRM
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
@@ -63,7 +65,8 @@ class Effect:
     seed is the unit), `n_clusters` the independent units; `se` and `df` belong to the t
     interval. With one unit there is no interval: `low` and `high` are infinite, `p` is 1.
     `seeds` are those of a language on a base. `over` says what the units of the interval are
-    where languages or bases are: "languages" or "bases".
+    where languages or bases are: "languages" or "bases". `by_seed` and `seeds_p` are those of
+    `between_seeds`, where it was asked.
     """
 
     estimate: float
@@ -77,6 +80,8 @@ class Effect:
     seeds: int
     bases: int = 1
     over: str = ""
+    by_seed: tuple[tuple[int, float], ...] = ()
+    seeds_p: float = math.nan
 
 
 def wilson(correct: int, n: int, level: float = LEVEL) -> tuple[float, float]:
@@ -324,6 +329,28 @@ def crossed(effects: Mapping[tuple[str, str], Effect]) -> pd.DataFrame:
     listed = [(*key, effect.estimate) for key, effect in effects.items()]
     frame = pd.DataFrame(listed, columns=["language", "base", "estimate"])
     return frame.pivot_table(index="language", columns="base", values="estimate", sort=False)
+
+
+def between_seeds(scores: pd.DataFrame) -> tuple[tuple[tuple[int, float], ...], float]:
+    """What each run seed alone says, as (seed, mean over the languages), and whether they differ.
+
+    scores: columns language, seed and score, and base and task where there are several; tasks
+    weigh equally. The p is of a repeated-measures analysis of variance, the languages being the
+    subjects (with two seeds the paired t test); NaN with one seed or one language.
+
+    A run seed gives one English SFT expert, which all languages share, so that its luck is
+    averaged out by no number of languages: no interval over languages holds it.
+    """
+    ways = [name for name in ("base", "task") if name in scores]
+    each = scores.groupby(["language", "seed", *ways], observed=True)["score"].mean().reset_index()
+    table = each.pivot_table(index="language", columns="seed", values="score", observed=True)
+    table = table.dropna()
+    means = tuple((int(seed), float(mean)) for seed, mean in table.mean().items())
+    if min(table.shape) < 2 or np.ptp(table.to_numpy(), axis=1).max() == 0:
+        return means, math.nan
+    rows = table.reset_index().melt("language", value_name="score")
+    found = AnovaRM(rows, "score", "language", within=["seed"]).fit().anova_table
+    return means, float(found["Pr > F"].iloc[0])
 
 
 def contrast_scores(

@@ -158,6 +158,7 @@ def _numbers(claim: Claim, verdict: Verdict, results: Results | None) -> dict[st
         "effect": claims.effect(verdict) if tested else "",
         "95 % interval": _interval(verdict) if tested else "",
         "BCa interval": _bca(claim, verdict, results) if tested else "",
+        "by run seed": _by_seed(claim, verdict) if tested else "",
         "p after Holm": claims.p_text(verdict.p_holm) if tested else "",
         "n": _n(verdict) if tested else "",
         "languages": str(len(verdict.languages)) if tested else "",
@@ -172,6 +173,14 @@ def _interval(verdict: Verdict) -> str:
     over = verdict.over or ("languages" if len(verdict.languages) > 1 else "")
     over = over or ("concepts" if verdict.unit == "item" else "seeds")
     return f"{verdict.interval().removeprefix('95 % interval ')} (over {over})"
+
+
+def _by_seed(claim: Claim, verdict: Verdict) -> str:
+    """What each run seed alone says, with the seed in brackets."""
+    if len(verdict.by_seed) < 2:
+        return "–"
+    said = ((claims.as_text(claim.metric, mean), seed) for seed, mean in verdict.by_seed)
+    return ", ".join(f"{mean} ({seed})" for mean, seed in said)
 
 
 def _n(verdict: Verdict) -> str:
