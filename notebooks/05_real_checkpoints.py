@@ -29,6 +29,10 @@ if find_spec("langmerge") is None:
         "zip), unpack it, run `pip install -e .` in its folder, and restart the kernel."
     )
 
+import math
+
+import pandas as pd
+
 from langmerge import paper, paper_page, paper_results, paper_verdicts, plotting
 from langmerge.notebook import check_parameters, figure, glue
 
@@ -148,6 +152,95 @@ paper_verdicts.table(verdicts)
 for verdict in verdicts:
     glue(f"real-{verdict.claim}-{chosen.name}", verdict.verdict)
 paper_verdicts.sentences(verdicts)
+
+# %% [markdown]
+# ## Try it
+#
+# The first takes minutes, the last an afternoon.
+
+# %% [markdown] tags=["solution"]
+# All but the last have a solution below them, folded away.
+
+# %% [markdown]
+# **1.** Which slack is best on each task, and how many standard errors does it lie above the
+# smallest? Why may this number not be reported as what slack gives?
+
+# %% tags=["hide-cell"]
+swept = run.rows[run.rows["slack"].notna()]
+by_task = swept.groupby("task", sort=False)
+best = swept.loc[by_task["value"].idxmax()]
+plain = swept.loc[by_task["slack"].idxmin()]
+chosen_by_eye = pd.DataFrame(
+    {
+        "task": best["task"].to_numpy(),
+        "best slack": [f"{slack:g}" for slack in best["slack"]],
+        "accuracy": best["value"].to_numpy(),
+        "at the smallest": plain["value"].to_numpy(),
+        "standard errors": (best["value"].to_numpy() - plain["value"].to_numpy())
+        / best["stderr"].to_numpy(),
+    }
+)
+plotting.table(chosen_by_eye, name="solution-5-1")
+
+# %% [markdown]
+# **2.** The differences above are paired on items. How wide would their intervals be if every model
+# had been asked items of its own?
+
+# %% tags=["hide-cell"]
+widths = pd.DataFrame(
+    {
+        "task": task,
+        "against": part,
+        "paired": (its.high - its.low) / 2,
+        "items of its own": 1.96
+        * math.hypot(*(run.row(model, task)["stderr"] for model in (merge, part))),
+    }
+    for merge, part, task, its in differences
+    if math.isfinite(its.low)
+)
+widths = widths.groupby(["task", "against"], sort=False).mean().reset_index()
+plotting.table(widths, name="solution-5-2")
+
+# %% [markdown]
+# **3.** How many items of this kind would tell a difference of three points from none, nine times
+# in ten?
+
+# %% tags=["hide-cell"]
+needed = pd.DataFrame(
+    {
+        "task": task,
+        "items asked": its.n,
+        "items needed": its.n * ((1.96 + 1.28) * its.se / 0.03) ** 2,
+    }
+    for _, _, task, its in differences
+    if math.isfinite(its.low)
+)
+needed = needed.groupby("task", sort=False).median().round().astype(int).reset_index()
+plotting.table(needed, name="solution-5-3")
+
+# %% [markdown]
+# **4.** In which kind of module does the election discard most at the smallest slack, and is it
+# where CT has moved furthest?
+
+# %% tags=["hide-cell"]
+tensors = run.diagnosis()
+tensors = tensors[tensors["slack"] == tensors["slack"].min()]
+modules = tensors.assign(
+    **{f"squared_{of}": tensors[f"norm_{of}"] ** 2 for of in ("ct", "sft")}
+).groupby("module", sort=False)
+modules = modules[["kept_sft", "outvoted_sft", "squared_ct", "squared_sft"]].sum()
+survived = modules["kept_sft"] + modules["outvoted_sft"]
+told = pd.DataFrame(
+    {
+        "discarded share": modules["outvoted_sft"] / survived,
+        "length of CT over SFT": (modules["squared_ct"] / modules["squared_sft"]) ** 0.5,
+    }
+)
+plotting.table(told.reset_index(), name="solution-5-4")
+
+# %% [markdown]
+# **5.** Choose the slack on one half of the texts and judge it on the other half, many times over.
+# How much of the gain of the first exercise is left?
 
 # %% tags=["hide-input"]
 paper_page.sources(run)

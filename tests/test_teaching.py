@@ -74,7 +74,7 @@ def test_both_forms_lose_the_same_cells_and_keep_the_rest(source, tmp_path):
     assert [(c.cell_type, c.source) for c in read] == [(c.cell_type, c.source) for c in kept]
 
 
-@pytest.mark.parametrize("source", TAUGHT, ids=lambda source: source.stem)
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
 def test_a_students_notebook_says_nothing_of_solutions_and_has_every_exercise(source):
     text = "\n".join(cell.source for cell in as_student(source))
     assert "solution" not in text.lower()
