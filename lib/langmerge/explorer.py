@@ -172,7 +172,7 @@ def _shares(view: SimpleNamespace) -> dict[tuple, dict[str, Any]]:
             "discarded": effect.estimate,
             "discarded_low": max(effect.low, 0.0) if known else None,
             "discarded_high": min(effect.high, 1.0) if known else None,
-            "surviving": int((part["kept_sft"] + part["outvoted_sft"]).sum()),
+            "surviving": round((part["kept_sft"] + part["outvoted_sft"]).mean()),
         }
     return found
 
