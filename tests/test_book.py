@@ -435,7 +435,8 @@ def test_the_first_page_answers_in_a_figure_and_a_sentence_a_finding(monkeypatch
         verdict = {v.claim: v for v in claims.judge(found, number)}[claim]
         (line,) = [line for line in text.splitlines() if line.startswith(f"{number}. ")]
         assert f"{verdict.verdict}.**" in line and claims.effect(verdict) in line
-        assert line.endswith("(Tamil).")
+        assert line.endswith(f"(Tamil{claims.by_run_seed(verdict)}).")
+        assert re.search(r"by run seed \S+, \S+ and \S+\)\.$", line)
     many = synthetic.results(languages=("tam_Taml", "ben_Beng", "zzz_0002"), items=20, seeds=(0,))
     assert "beyond the paper" not in text
     monkeypatch.setattr(reference, "load", lambda *_: many)

@@ -103,7 +103,7 @@ def test_seeds_that_differ_in_all_languages_are_told(stated, mine):
     (_, plain), (_, better) = judged.by_seed
     assert better > plain and (plain + better) / 2 == pytest.approx(judged.effect)
     said = [claims.as_text("accuracy", mean) for mean in (plain, better)]
-    assert f"{said[0]} with seed 0 and {said[1]} with seed 1 (points)" in judged.note
+    assert f"{said[0]} with seed 0, {said[1]} with seed 1 (points)" in judged.note
     (claim,) = (claim for claim in stated if claim.id == "f1-accuracy")
     assert verdicts._by_seed(claim, judged) == f"{said[0]} (0), {said[1]} (1)"
     assert f"(3 languages together; by run seed {said[0]} and {said[1]})" in book.headlines(run)[0]

@@ -597,8 +597,8 @@ def by_run_seed(verdict: Verdict) -> str:
     """What each run seed alone says, to go on with in brackets; empty where there is one."""
     if len(verdict.by_seed) < 2:
         return ""
-    said = (as_text(verdict.metric, mean) for _, mean in verdict.by_seed)
-    return f"; by run seed {' and '.join(said)}"
+    *others, last = (as_text(verdict.metric, mean) for _, mean in verdict.by_seed)
+    return f"; by run seed {', '.join(others)} and {last}"
 
 
 def numbers(verdicts: Sequence[Verdict]) -> dict[str, str]:
@@ -662,7 +662,7 @@ def _note_on_seeds(claim: Claim, effect: Effect) -> str:
     if not effect.seeds_p < ALPHA:
         return ""
     number, unit = _SHOWN[claim.metric]
-    said = " and ".join(f"{number(mean)} with seed {seed}" for seed, mean in effect.by_seed)
+    said = ", ".join(f"{number(mean)} with seed {seed}" for seed, mean in effect.by_seed)
     return (
         f"run seeds differ ({_p(effect.seeds_p)}): {said} ({unit}); all languages share a seed's "
         "SFT expert, so that the interval over languages does not hold what another seed would give"
