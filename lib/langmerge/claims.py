@@ -665,7 +665,8 @@ def _note_on_seeds(claim: Claim, effect: Effect) -> str:
     said = ", ".join(f"{number(mean)} with seed {seed}" for seed, mean in effect.by_seed)
     return (
         f"run seeds differ ({_p(effect.seeds_p)}): {said} ({unit}); all languages share a seed's "
-        "SFT expert, so that the interval over languages does not hold what another seed would give"
+        "SFT expert and test items, so that the interval over languages does not hold what another "
+        "seed would give"
     )
 
 

@@ -338,7 +338,7 @@ def between_seeds(scores: pd.DataFrame) -> tuple[tuple[tuple[int, float], ...], 
     weigh equally. The p is of a repeated-measures analysis of variance, the languages being the
     subjects (with two seeds the paired t test); NaN with one seed or one language.
 
-    A run seed gives one English SFT expert, which all languages share, so that its luck is
+    All languages share a run seed's English SFT expert and its test items, so that their luck is
     averaged out by no number of languages: no interval over languages holds it.
     """
     ways = [name for name in ("base", "task") if name in scores]
