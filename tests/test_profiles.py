@@ -35,7 +35,7 @@ def test_a_shipped_profile_is_valid_and_knows_its_name(name):
     profile = profiles.load(name)
     assert profile.name == name
     assert profile.continual_pretraining.target_share == 0.8, "4 : 1"
-    assert name == "pilot" or max(profile.slacks) == float("inf")
+    assert name == "pilot" or profile.only or max(profile.slacks) == float("inf")
     for budget in profile.budgets:
         assert budget % profile.continual_pretraining.tokens_per_step == 0
 
@@ -51,6 +51,19 @@ def test_overrides_replace_keys_and_none_leaves_them():
     profile = profiles.load("smoke", seeds=[7], items=12, languages=None)
     assert (profile.seeds, profile.items) == ([7], 12)
     assert profile.languages == profiles.load("smoke").languages
+
+
+def test_a_profile_of_some_methods_has_a_key_of_its_own():
+    every, some = profiles.load("lab"), profiles.load("lab", only=["average", "target_sft"])
+    assert all(every.runs(method) for method in (*profiles.CORE, *profiles.CONTROLS))
+    assert some.runs("average") and not some.runs("ties_mean")
+    assert "only" not in every.identity(), "older runs have no such key"
+    assert some.identity() == every.identity() | {"only": ["average", "target_sft"]}
+
+
+def test_an_unknown_method_is_named_with_its_neighbours():
+    told = complaint("lab", only=["tiess_mean"])
+    assert "no method 'tiess_mean'" in told and "ties_mean" in told
 
 
 def test_settings_leave_out_what_was_not_tuned(write):

@@ -8,6 +8,8 @@ import synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.weightstats import ttost_paired
 
 from langmerge import statistics
@@ -263,6 +265,40 @@ def test_many_runs_are_pooled_as_one_is():
             assert array[index] == pytest.approx(getattr(one, name))
     p = np.random.default_rng(11).uniform(size=(20, 5)) ** 3
     assert statistics.holm_many(p) == pytest.approx(np.array([statistics.holm(it) for it in p]))
+
+
+def test_many_seeds_take_the_part_of_bases():
+    table = np.random.default_rng(12).normal(0.03, 0.01, (8, 6))
+    table += np.linspace(-0.06, 0.06, 6)  # the seeds disagree, in all languages alike
+    effects = {(f"l{i}", j): statistics.t_interval([it]) for (i, j), it in np.ndenumerate(table)}
+    pooled = statistics.pool_seeds(effects)
+    expected = stats.ttest_1samp(table.mean(axis=0), 0)
+    assert (pooled.over, pooled.n_clusters, pooled.seeds, pooled.bases) == ("seeds", 6, 6, 1)
+    assert (pooled.low, pooled.high) == pytest.approx(expected.confidence_interval())
+    assert pooled.p == pytest.approx(expected.pvalue)
+    del effects["l0", 0]
+    with pytest.raises(LangmergeError, match="every language with every seed"):
+        statistics.pool_seeds(effects)
+
+
+def test_components_are_those_of_the_analysis_of_variance():
+    table = np.random.default_rng(13).normal(0, 1, (8, 5)) + np.arange(5) + np.arange(8)[:, None]
+    long = pd.DataFrame({"l": i, "s": j, "y": value} for (i, j), value in np.ndenumerate(table))
+    found = anova_lm(ols("y ~ C(l) + C(s)", long).fit())["mean_sq"]
+    rows = (found["C(l)"] - found["Residual"]) / 5
+    columns = (found["C(s)"] - found["Residual"]) / 8
+    expected = np.sqrt([rows, columns, found["Residual"]])
+    assert statistics.components(pd.DataFrame(table)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("table", [[[1.0, 2.0]], [[1.0], [2.0]], [[1.0, np.nan], [1.0, 2.0]]])
+def test_components_need_a_whole_table(table):
+    with pytest.raises(LangmergeError, match="2 x 2 or more"):
+        statistics.components(pd.DataFrame(table))
+
+
+def test_components_that_would_be_negative_are_none():
+    assert statistics.components(pd.DataFrame([[0.0, 1.0], [1.0, 0.0]]))[:2] == (0.0, 0.0)
 
 
 def by_language_and_seed(values):

@@ -276,6 +276,14 @@ def test_other_items_are_asked_without_training(results, untrained):
     assert_frame_equal(more.diagnostics, results.diagnostics)
 
 
+def test_a_study_of_some_methods_trains_and_asks_no_others(results, untrained):
+    some = run(only=["ct_then_sft", "average"], slacks=[])
+    assert set(some.rows["method"]) == {"base", "sft", "ct", "ct_then_sft", "average"}
+    assert set(some.rows["cell"]) <= set(results.rows["cell"])
+    assert some.diagnostics.empty
+    assert list(some.diagnostics.columns) == list(results.diagnostics.columns)
+
+
 def test_another_seed_is_another_run(results, fits):
     two = run(seeds=[0, 1], budgets=[512])
     # Of seed 0 all is found; of seed 1 nothing: SFT, CT, CT-then-SFT and target SFT.

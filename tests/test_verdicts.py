@@ -4,6 +4,7 @@ import re
 
 import pytest
 import synthetic
+from scipy import stats
 
 from langmerge import book, claims, larger, paths, reference, verdicts
 
@@ -109,6 +110,23 @@ def test_seeds_that_differ_in_all_languages_are_told(stated, mine):
     assert f"(3 languages together; by run seed {said[0]} and {said[1]})" in book.headlines(run)[0]
     alone = claims.judge_all(mine, stated)["f1-accuracy"]
     assert len(alone.by_seed) == 3 and "seeds differ" not in alone.note
+
+
+def test_many_seeds_that_differ_widen_the_interval(stated):
+    run = synthetic.results(languages=LANGUAGES, items=40, seeds=range(4))
+    lucky = run.items["method"].eq("ties_mean") & run.items["seed"].eq(1)
+    run.items["correct"] |= lucky
+    (claim,) = (claim for claim in stated if claim.id == "f1-accuracy")
+    plain = claims.judge_all(run, stated)["f1-accuracy"]
+    judged = {it.claim: it for it in claims.judge(run, 1, over_seeds=True)}["f1-accuracy"]
+    by_seed = [mean for _, mean in plain.by_seed]
+    expected = stats.ttest_1samp(by_seed, 0).confidence_interval()
+    assert (judged.low, judged.high) == pytest.approx(tuple(expected))
+    assert judged.effect == pytest.approx(plain.effect) and judged.by_seed == plain.by_seed
+    assert judged.basis() == "3 languages of 4 seeds, the interval over seeds"
+    assert "run seeds differ" in plain.note and judged.note == ""
+    assert verdicts._interval(judged).endswith("(over seeds)")
+    assert claim.smallest_effect == judged.bound
 
 
 def test_a_rule_is_told_with_its_bound(stated):

@@ -190,11 +190,10 @@ class Verdict:
         seeds = _count(self.seeds, "seed")
         if self.bases > 1:
             seeds = f"{_count(self.bases, 'base')}, {seeds} each"
-            if self.over:
-                seeds += f", the interval over {self.over}"
         if len(self.languages) > 1:
             joint = "on" if self.bases > 1 else "of"
-            return f"{_count(len(self.languages), 'language')} {joint} {seeds}"
+            over = f", the interval over {self.over}" if self.over else ""
+            return f"{_count(len(self.languages), 'language')} {joint} {seeds}{over}"
         if self.unit == "item":
             items, concepts = _count(self.n, "item"), _count(self.n_clusters, "concept")
             return f"{items} on {concepts}, {seeds}"
@@ -224,22 +223,23 @@ def judge(
     finding: int,
     claims: Sequence[Claim] | None = None,
     missing_ok: bool = False,
+    over_seeds: bool = False,
 ) -> list[Verdict]:
     """The verdicts on the claims of one finding, from one run, by the rules of the claims.
 
-    With several languages in the results, the languages are the units. Where the results lack a
-    model that a claim compares: raises MissingResults, or with `missing_ok` that claim is "not
-    tested" (Holm counts it with a p of 1). Raises LangmergeError where no claim belongs to the
-    finding.
+    With several languages in the results, the languages are the units; with `over_seeds`, for a run
+    of several languages and many seeds on one base, the wider of the intervals over languages and
+    over seeds decides. Where the results lack a model that a claim compares: raises
+    MissingResults, or with `missing_ok` that claim is "not tested" (Holm counts it with a p of 1).
+    Raises LangmergeError where no claim belongs to the finding.
     """
     claims = load() if claims is None else claims
     chosen = [claim for claim in claims if claim.finding == finding]
     if not chosen:
         known = sorted({claim.finding for claim in claims})
         raise LangmergeError(f"no claim belongs to finding {finding}: known findings {known}.")
-    effects = [
-        _measured(results, claim) if missing_ok else measure(results, claim) for claim in chosen
-    ]
+    how = _measured if missing_ok else measure
+    effects = [how(results, claim, over_seeds) for claim in chosen]
     return _with_7b(_decided(results, chosen, effects))
 
 
@@ -273,12 +273,12 @@ def _with_7b(verdicts: Sequence[Verdict]) -> list[Verdict]:
     return [replace(verdict, at_7b=known.get(verdict.claim, AT_7B)) for verdict in verdicts]
 
 
-def _measured(results: Results | None, claim: Claim) -> Effect | str:
+def _measured(results: Results | None, claim: Claim, over_seeds: bool = False) -> Effect | str:
     """The effect, or what is missing for it."""
     if results is None:
         return "there are no results"
     try:
-        return measure(results, claim)
+        return measure(results, claim, over_seeds)
     except MissingResults as missing:
         return str(missing)
 
@@ -315,13 +315,17 @@ def untested(claim: Claim, why: str) -> Verdict:
     )
 
 
-def measure(results: Results, claim: Claim) -> Effect:
+def measure(results: Results, claim: Claim, over_seeds: bool = False) -> Effect:
     """The effect that a claim is about, in its metric's units, the contrast as written.
 
-    Raises MissingResults where the results lack a model that the claim compares.
+    over_seeds: as in `judge`. Raises MissingResults where the results lack a model that the claim
+    compares.
     """
     scores = _scores(results, claim)
     means, p = statistics.between_seeds(scores)
+    if over_seeds:  # that seeds differ is in the interval then, and needs no note
+        each = statistics.by_run(scores, _mean(claim), crossed_with="seed")
+        return replace(statistics.pool_seeds(each), by_seed=means)
     return replace(_effect(claim, scores), by_seed=means, seeds_p=p)
 
 
@@ -345,8 +349,12 @@ def estimates(results: Results, claim: Claim) -> pd.DataFrame:
 
     Raises MissingResults where the results lack a model that the claim compares.
     """
-    mean = _over_items if claim.unit == "item" else _over_seeds
-    return statistics.crossed(statistics.by_run(_scores(results, claim), mean))
+    return statistics.crossed(statistics.by_run(_scores(results, claim), _mean(claim)))
+
+
+def _mean(claim: Claim) -> Callable[[pd.DataFrame], Effect]:
+    """How the scores of a part of a run are averaged."""
+    return _over_items if claim.unit == "item" else _over_seeds
 
 
 def _contrast(results: Results, claim: Claim) -> tuple[list[tuple[float, pd.DataFrame]], str]:
@@ -638,7 +646,7 @@ def _verdict(results: Results, claim: Claim, effect: Effect, p: float, p_holm: f
         bound=_bound(claim),
         note=_note(claim, effect, word, where),
         bases=effect.bases,
-        over=effect.over if effect.bases > 1 else "",
+        over=effect.over if effect.bases > 1 or effect.over == "seeds" else "",
         by_seed=effect.by_seed,
     )
 

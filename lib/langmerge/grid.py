@@ -42,7 +42,7 @@ def cells(
         merges += _slack_cells(plan, *pair)
         merges += _controls(plan, *pair)
         merges += _custom(plan, *pair, elections or {}, sources)
-    return found + merges
+    return found + [cell for cell in merges if cell.election or plan.runs(cell.method)]
 
 
 def pairs(cells: list[Cell]) -> list[tuple[Cell, Cell]]:
@@ -108,13 +108,14 @@ def starts(plan: Profile, processes: int | None = None, quiet: bool = False) -> 
 
 def continued(plan: Profile, language: str) -> list[Continued]:
     """What is fine-tuned from a CT expert: CT-then-SFT, and the ceiling in the target language."""
-    return [
+    every = [
         *(
             ("ct_then_sft", setting, "eng_Latn", finetuning(plan, setting, values))
             for setting, values in plan.settings("ct_then_sft").items()
         ),
         ("target_sft", "fixed", language, plan.finetuning),
     ]
+    return [how for how in every if plan.runs(how[0])]
 
 
 def finetuning(plan: Profile, setting: str, values: Settings) -> Finetuning:

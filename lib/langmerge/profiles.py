@@ -50,6 +50,8 @@ BEYOND = (
 )  # fmt: skip
 #: The family `baselines`: other orders of the same two trainings.
 BASELINES = ("ct_then_sft_slow", "ct_then_sft_replay", "sft_then_ct", "joint")
+#: What the findings compare beside CORE: controls, and the ceiling in the target language.
+CONTROLS = ("target_sft", "half_sft", "chat_vector", "shuffled_ct", "norm_matched_ct")
 #: Families of further models beside those of the findings; `langmerge.families` makes them.
 #: beyond: other remedies. untuned: their untuned defaults, and the baselines'. mechanism:
 #: interventions on the election. baselines: other ways to train on both. sensitivity: one
@@ -119,6 +121,9 @@ class Profile(BaseModel):
     default: dict[str, Settings]
     tuned: dict[str, Settings]
     families: Annotated[list[Family], Once] = []
+    #: The findings' methods that are run, where not all are: CORE and CONTROLS. Base, SFT and CT
+    #: always are.
+    only: Annotated[list[str], Once] = []
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -133,11 +138,17 @@ class Profile(BaseModel):
         """
         told = self.model_dump(exclude={"languages", "seeds", "bases", "name", "note", "families"})
         told["continual_pretraining"] = self.continual_pretraining.spec()
+        if not self.only:  # as runs had it that are older than the key
+            del told["only"]
         for which in ("default", "tuned"):
             told[which] = {
                 name: values for name, values in told[which].items() if name in self.methods
             }
         return told
+
+    def runs(self, method: str) -> bool:
+        """Whether a method of the findings is run."""
+        return not self.only or method in self.only
 
     def settings(self, method: str) -> dict[str, Settings]:
         """A method's settings by name ("tuned", "default"); tuned is absent before tuning."""
@@ -157,9 +168,11 @@ def load(name: str, **overrides: object) -> Profile:
         profile = Profile.model_validate(raw | {"name": name})
     except ValidationError as error:
         raise LangmergeError(f"profile {name}: {readable(error)}") from None
-    for task in profile.tasks:
-        if task not in TASKS:
-            raise LangmergeError(f"profile {name}: no task {task!r}: {nearest(task, TASKS)}")
+    known = {"task": (profile.tasks, TASKS), "method": (profile.only, (*CORE, *CONTROLS))}
+    for what, (given, there) in known.items():
+        for one in given:
+            if one not in there:
+                raise LangmergeError(f"profile {name}: no {what} {one!r}: {nearest(one, there)}")
     step = profile.continual_pretraining.tokens_per_step
     for budget in profile.budgets:
         if budget % step:

@@ -10,7 +10,8 @@ Several bases: languages and bases are crossed, seeds nested in both. What diffe
 languages and what differs between bases are two sources of error, and an interval over the
 one says nothing of the other. So there are two intervals, t over the languages' means over
 bases and t over the bases' means over languages, and the wider one is reported with its p
-(`pool`). How often such intervals hold the truth is simulated (`langmerge.coverage`).
+(`pool`). How often such intervals hold the truth is simulated (`langmerge.coverage`). Languages
+share a run seed's SFT expert and items, so many seeds on one base are pooled in the same way.
 
 Tasks weigh equally whatever their number of items, and so do seeds: the estimand is the
 mean over seeds and tasks of the mean over items.
@@ -65,8 +66,8 @@ class Effect:
     seed is the unit), `n_clusters` the independent units; `se` and `df` belong to the t
     interval. With one unit there is no interval: `low` and `high` are infinite, `p` is 1.
     `seeds` are those of a language on a base. `over` says what the units of the interval are
-    where languages or bases are: "languages" or "bases". `by_seed` and `seeds_p` are those of
-    `between_seeds`, where it was asked.
+    where languages, bases or seeds are: "languages", "bases" or "seeds". `by_seed` and `seeds_p`
+    are those of `between_seeds`, where it was asked.
     """
 
     estimate: float
@@ -261,11 +262,14 @@ def mean_of_scores(scores: pd.DataFrame, permute: bool = True) -> Effect:
 
 
 def by_run(
-    frame: pd.DataFrame, mean: Callable[[pd.DataFrame], Effect]
+    frame: pd.DataFrame, mean: Callable[[pd.DataFrame], Effect], crossed_with: str = "base"
 ) -> dict[tuple[str, str], Effect]:
-    """The effect of every language on every base, from the rows of each (`base` may lack)."""
-    base = frame["base"] if "base" in frame else pd.Series("", index=frame.index)
-    return {key: mean(part) for key, part in frame.groupby(["language", base], sort=False)}
+    """The effect of every language on every base, from the rows of each (`base` may lack).
+
+    crossed_with: "seed" for the effect of every language with every run seed.
+    """
+    other = frame[crossed_with] if crossed_with in frame else pd.Series("", index=frame.index)
+    return {key: mean(part) for key, part in frame.groupby(["language", other], sort=False)}
 
 
 def paired(a: pd.DataFrame, b: pd.DataFrame, column: str = "correct") -> Effect:
@@ -296,6 +300,40 @@ def pool(effects: Mapping[tuple[str, str], Effect], within: Effect | None = None
         seeds=min(effect.seeds for effect in each),
         bases=table.shape[1],
     )
+
+
+def pool_seeds(effects: Mapping[tuple[str, int], Effect]) -> Effect:
+    """As `pool`, of effects by (language, run seed) on one base: seeds take the part of bases.
+
+    Raises LangmergeError where a language lacks a seed.
+    """
+    if crossed(effects).isna().to_numpy().any():
+        raise LangmergeError("an interval over seeds needs every language with every seed.")
+    found = pool(effects)
+    over = "seeds" if found.over == "bases" else found.over
+    return replace(found, over=over, seeds=found.bases, bases=1)
+
+
+def components(table: pd.DataFrame) -> tuple[float, float, float]:
+    """Standard deviations of a two-way layout: between its rows, between its columns, the rest.
+
+    The analysis of variance's estimates (Searle, Casella & McCulloch, 1992, Variance Components),
+    0 where an estimated variance is below that. table: a value a cell, shape (rows, columns), two
+    of each or more.
+    Raises LangmergeError for a smaller one, or one with a gap.
+    """
+    values = table.to_numpy(dtype=float)
+    if min(values.shape) < 2 or not np.isfinite(values).all():
+        raise LangmergeError(f"components need a whole table of 2 x 2 or more, not {values.shape}.")
+    rows, columns = values.shape
+    by_row = values.mean(axis=1, keepdims=True)
+    by_column = values.mean(axis=0, keepdims=True)
+    rest = np.square(values - by_row - by_column + values.mean()).sum()
+    rest /= (rows - 1) * (columns - 1)
+    between_rows = by_row.var(ddof=1) - rest / columns
+    between_columns = by_column.var(ddof=1) - rest / rows
+    row, column, other = np.sqrt(np.maximum([between_rows, between_columns, rest], 0))
+    return float(row), float(column), float(other)
 
 
 def pool_many(values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

@@ -40,6 +40,10 @@ from langmerge.store import Store
 BATCH = 8
 #: Methods whose losses to trimming and election are diagnosed.
 DIAGNOSED = ("ties_mean", "ties_sv", "rescaled_ct", "heavier_sft")
+#: What a row of every frame says of its model.
+HEAD = (
+    "base", "language", "seed", "ct_tokens", "method", "setting", "slack", "variant", "cell",
+)  # fmt: skip
 Work = tuple[Cell, Suite]
 
 
@@ -309,6 +313,8 @@ def _items(work: list[Work]) -> pd.DataFrame:
 
 
 def _diagnostics(cells: list[Cell]) -> pd.DataFrame:
+    if not cells:  # a profile without TIES
+        return pd.DataFrame(columns=[*merging.diagnostics.COLUMNS, *HEAD])
     frames, heads = [], []
     for cell in cells:
         folder = diagnose_cell(Store().root, cell)
@@ -330,17 +336,18 @@ def _stacked(frames: list[pd.DataFrame], heads: list[dict[str, object]]) -> pd.D
 
 def _head(cell: Cell, key: str) -> dict[str, object]:
     """The columns that name a model in every frame."""
-    return {
-        "base": cell.load_base().hash,
-        "language": cell.language,
-        "seed": cell.seed,
-        "ct_tokens": cell.ct_tokens,
-        "method": cell.method,
-        "setting": cell.setting,
-        "slack": float(cell.params.get("slack", math.nan)),
-        "variant": merging.describe(cell.merge, **cell.params) if cell.merge else "",
-        "cell": key,
-    }
+    told = (
+        cell.load_base().hash,
+        cell.language,
+        cell.seed,
+        cell.ct_tokens,
+        cell.method,
+        cell.setting,
+        float(cell.params.get("slack", math.nan)),
+        merging.describe(cell.merge, **cell.params) if cell.merge else "",
+        key,
+    )
+    return dict(zip(HEAD, told, strict=True))
 
 
 def show() -> pd.DataFrame:
