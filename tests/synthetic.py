@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from langmerge import profiles, study
+
 BUDGETS = (7_680, 30_720, 122_880, 491_520)
 TASKS = {"topic": 6, "kind": 4, "thing": 4, "action": 4}
 SLACKS = (0.0, 0.5, 1.0, 4.0, np.inf)
@@ -101,6 +103,18 @@ def results(
         plan=SimpleNamespace(note=""),
         provenance={},
     )
+
+
+def as_study(made: SimpleNamespace, profile: str, **provenance: str) -> study.Results:
+    """A made-up run as one of a profile, whose English SFT experts all have learned the tasks."""
+    plan = profiles.load(profile, languages=made.languages, seeds=made.seeds)
+    english = pd.DataFrame(
+        {"task": task, "seed": run, "metric": "accuracy", "value": 1.0, "n": 1000, "chance": 0.25}
+        for task in TASKS
+        for run in made.seeds
+    )
+    frames = {name: getattr(made, name) for name in ("rows", "items", "diagnostics")}
+    return study.Results(**frames, english=english, cells=[], plan=plan, provenance=provenance)
 
 
 def _models(budgets: Sequence[int]) -> list[dict]:

@@ -1,11 +1,9 @@
 """The chapter on a larger base: two made-up runs, with effects that differ by what was put in."""
 
-import pandas as pd
 import pytest
 import synthetic
 
 from langmerge import book, larger, plotting, plotting_families, profiles, reference
-from langmerge.study import Results
 
 CODES = ("tam_Taml", "ben_Beng", "swh_Latn")
 #: What slack gives at the largest budget, and what CT alone knows there, by size.
@@ -23,14 +21,7 @@ def run(size, languages, seeds, profile):
     made = synthetic.results(
         accuracy=truth, languages=languages, seeds=seeds, budgets=plan.budgets, items=60
     )
-    english = pd.DataFrame(
-        {"task": task, "seed": seed, "metric": "accuracy", "value": 1.0, "n": 1000, "chance": 0.25}
-        for task in synthetic.TASKS
-        for seed in seeds
-    )
-    frames = {name: getattr(made, name) for name in ("rows", "items", "diagnostics")}
-    told = {"lab_device": "NVIDIA H200"}
-    return Results(**frames, english=english, cells=[], plan=plan, provenance=told)
+    return synthetic.as_study(made, profile, lab_device="NVIDIA H200")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +41,7 @@ def said(runs, monkeypatch, tmp_path):
 
 def test_only_what_both_runs_have_is_compared(runs):
     many, few = runs[reference.PROFILE], runs[larger.PROFILE]
-    alike = larger.like(many, few)
+    alike = reference.like(many, few)
     assert (alike.languages, alike.seeds, alike.budgets) == (list(CODES), [0], few.budgets)
     assert alike.profile == many.profile and alike.plan.bases == many.plan.bases
     for name in ("rows", "items"):
@@ -72,7 +63,7 @@ def test_the_table_has_both_sizes_and_what_they_differ_by(said):
 
 
 def test_slack_is_held_against_what_the_experts_know_alone(said, runs):
-    small = larger.like(runs[reference.PROFILE], runs[larger.PROFILE])
+    small = reference.like(runs[reference.PROFILE], runs[larger.PROFILE])
     points = larger.alone(small, runs[larger.PROFILE])
     assert len(points) == 2 * len(CODES)
     mean = points.groupby("size")[["slack", "ct", "sft"]].mean()
@@ -104,5 +95,5 @@ def test_languages_that_the_larger_base_is_not_ready_for_are_left_out_once(said)
 def test_without_rows_it_says_what_computes_them(monkeypatch, tmp_path):
     monkeypatch.setattr(reference, "load", lambda profile=reference.PROFILE: None)
     assert "langmerge reference --profile reference-large" in larger.page(tmp_path)
-    assert larger.headline() is None and book.larger_base() == []
+    assert larger.headline() is None and book.other_runs() == []
     assert "_executed/larger.md" in (book.require_checkout() / "book/larger_model.md").read_text()

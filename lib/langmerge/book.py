@@ -101,6 +101,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         explorer,
         full_run,
         larger,
+        many_seeds,
         paper_chapter,
         reference,
         status,
@@ -118,6 +119,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         "real_models.md": paper_chapter.page(),
         "full.md": full_run.page(folder),
         "larger.md": larger.page(folder),
+        "many_seeds.md": many_seeds.page(folder),
         "teaching.md": teaching.expected(reference.load()),
         "status.md": status.page(jobs, results, folder, _RENDERERS),
     }
@@ -184,7 +186,7 @@ def answer(results: dict[str, Any], folder: Path) -> str:
     plotting.save(fig, folder / "answer.png")
     many = reference.load()
     said = headlines(found, name) if many is None else headlines(many)
-    said += ["", *larger_base(), *beyond(), ""]
+    said += ["", *other_runs(), *beyond(), ""]
     caption = (
         f"Accuracy on tasks in {name} against tokens of continual pre-training: the usual way, "
         "merges, and the two models that a merge is made of. Bars are 95 % intervals."
@@ -230,12 +232,20 @@ def headlines(
     return said
 
 
-def larger_base() -> list[str]:
-    """The sentence on the larger base, and where to read on; none where it has no rows."""
-    from langmerge import larger
+def other_runs() -> list[str]:
+    """A sentence on many seeds and one on the larger base, and where to read on.
 
-    said = larger.headline()
-    return [] if said is None else [f"{said} See {{doc}}`larger_model`.", ""]
+    One that has no rows is not told.
+    """
+    from langmerge import larger, many_seeds
+
+    told = ((many_seeds.headline(), "many_seeds"), (larger.headline(), "larger_model"))
+    return [
+        line
+        for said, page in told
+        if said is not None
+        for line in (f"{said} See {{doc}}`{page}`.", "")
+    ]
 
 
 def beyond() -> list[str]:

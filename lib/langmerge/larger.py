@@ -37,7 +37,7 @@ def page(folder: Path) -> str:
             f"nothing is shown: `langmerge reference --profile {name}` computes it.\n"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    return "\n".join(_page(like(small, large), large, folder)) + "\n"
+    return "\n".join(_page(reference.like(small, large), large, folder)) + "\n"
 
 
 def headline() -> str | None:
@@ -56,20 +56,6 @@ def headline() -> str | None:
         f"On a base of {sizes[1] / sizes[0]:.0f} times the size, with the same settings, in "
         f"{len(large.languages)} of the languages: {'; '.join(told)}."
     )
-
-
-def like(many: Results, few: Results) -> Results:
-    """Of a run, the languages, run seeds and CT budgets of another."""
-
-    def kept(frame: pd.DataFrame) -> pd.DataFrame:
-        return select(
-            frame, language=few.languages, seed=few.seeds, ct_tokens=[0, *few.budgets]
-        ).reset_index(drop=True)
-
-    plan = few.plan.model_copy(update={"name": many.plan.name, "bases": many.plan.bases})
-    frames = {name: kept(getattr(many, name)) for name in ("rows", "items", "diagnostics")}
-    english = select(many.english, seed=few.seeds)
-    return replace(many, **frames, english=english, plan=plan)
 
 
 def _page(small: Results, large: Results, folder: Path) -> Iterator[str]:
@@ -192,7 +178,9 @@ def _on_ready(large: Results, all_of_them: dict[str, Verdict]) -> Iterator[str]:
     ready = [code for code in large.languages if between.get(code, 0) >= base.NEEDED]
     if not 1 < len(ready) < len(large.languages):
         return
-    few = like(large, replace(large, plan=large.plan.model_copy(update={"languages": ready})))
+    few = reference.like(
+        large, replace(large, plan=large.plan.model_copy(update={"languages": ready}))
+    )
     other = [it for finding in FINDINGS for it in _judged(few, finding)]
     changed = [it for it in other if it.verdict != all_of_them[it.claim].verdict]
     names = ", ".join(languages.load(code).name for code in ready)

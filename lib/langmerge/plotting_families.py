@@ -368,3 +368,28 @@ def slack_against_alone(points: pd.DataFrame) -> Figure:
     return _with_alt(
         fig, f"Slack's effect on accuracy, means over the languages: {'; '.join(told)}."
     )
+
+
+@mpl.rc_context(STYLE)
+def effect_by_expert(points: pd.DataFrame) -> Figure:
+    """Each run seed's effects against what its SFT expert knows alone.
+
+    points: columns seed, sft (accuracy), method, effect (a share, against CT-then-SFT).
+    """
+    fig, (ax,) = _figure(7.2, 3.9)
+    told = []
+    for method, its in points.groupby("method", sort=False):
+        style = look(method)
+        ax.plot(
+            its["sft"], its["effect"], style.marker,
+            color=style.colour, linestyle="none", label=style.label,
+        )  # fmt: skip
+        low, high = (100 * bound for bound in (its["effect"].min(), its["effect"].max()))
+        told.append(f"{style.label} {low:+.1f} to {high:+.1f} points")
+    ax.axhline(0, color="#333333", linewidth=0.8)
+    ax.xaxis.set_major_formatter(percent_ticks())
+    ax.set_xlabel("accuracy of the seed's SFT expert alone (%)")
+    _share_axis(ax, "merge minus CT-then-SFT (points)")
+    _legend(ax)
+    what = f"Merges against CT-then-SFT, {points['seed'].nunique()} run seeds"
+    return _with_alt(fig, f"{what}, means over languages: {'; '.join(told)}.".replace("-", "−"))

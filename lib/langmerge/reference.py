@@ -14,7 +14,7 @@ import json
 import math
 import statistics as averages
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from langmerge import cluster, experts, families, paths, profiles, store, study
 from langmerge.errors import LangmergeError
 from langmerge.files import sha256, write_text
 from langmerge.profiles import Profile
+from langmerge.statistics import select
 from langmerge.study import Results
 
 PROFILE = "reference"
@@ -362,7 +363,7 @@ def _stamp(one: Slice) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(path), told.st_mtime_ns, told.st_size) for path, told in found)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _frames(chosen: tuple[Slice, ...], stamps: tuple[object, ...]) -> dict[str, pd.DataFrame]:
     """The frames of several slices as one each; a book asks for the same ones many times.
 
@@ -398,3 +399,17 @@ def read(one: Slice, name: str) -> pd.DataFrame:
         found["margin"] = found["margin"].astype(np.float32) * MARGIN_STEP
     base = base_module.hash_of(one.base, one.language)
     return found.assign(base=base, language=one.language, seed=one.seed)
+
+
+def like(many: Results, few: Results) -> Results:
+    """Of a run, the languages, run seeds and CT budgets of another."""
+
+    def kept(frame: pd.DataFrame) -> pd.DataFrame:
+        return select(
+            frame, language=few.languages, seed=few.seeds, ct_tokens=[0, *few.budgets]
+        ).reset_index(drop=True)
+
+    plan = few.plan.model_copy(update={"name": many.plan.name, "bases": many.plan.bases})
+    frames = {name: kept(getattr(many, name)) for name in ("rows", "items", "diagnostics")}
+    english = select(many.english, seed=few.seeds)
+    return replace(many, **frames, english=english, plan=plan)
