@@ -20,7 +20,13 @@ from langmerge.provenance import PACKAGES, version_of
 from langmerge.statistics import Results
 
 #: The reference runs that a build may show.
-PROFILES = ("reference", "reference-full", "reference-baselines", "reference-large")
+PROFILES = (
+    "reference",
+    "reference-full",
+    "reference-baselines",
+    "reference-seeds",
+    "reference-large",
+)
 #: Digits of a hash that a table has.
 DIGITS = 12
 NOT_KEPT = "not kept"
