@@ -31,11 +31,7 @@ def page(folder: Path) -> str:
     """The chapter's generated part; its figures are saved into a folder."""
     large, small = reference.load(PROFILE), reference.load()
     if large is None or small is None:
-        name = PROFILE if large is None else reference.PROFILE
-        return (
-            f"The run `{name}` has not been computed with the present bases and settings, so "
-            f"nothing is shown: `langmerge reference --profile {name}` computes it.\n"
-        )
+        return reference.not_computed(PROFILE if large is None else reference.PROFILE)
     folder.mkdir(parents=True, exist_ok=True)
     return "\n".join(_page(reference.like(small, large), large, folder)) + "\n"
 

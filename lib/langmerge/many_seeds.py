@@ -34,11 +34,7 @@ def page(folder: Path) -> str:
     """The chapter's generated part; its figures are saved into a folder."""
     many, few = reference.load(PROFILE), reference.load()
     if many is None or few is None:
-        name = PROFILE if many is None else reference.PROFILE
-        return (
-            f"The run `{name}` has not been computed with the present base and settings, so "
-            f"nothing is shown: `langmerge reference --profile {name}` computes it.\n"
-        )
+        return reference.not_computed(PROFILE if many is None else reference.PROFILE)
     folder.mkdir(parents=True, exist_ok=True)
     return "\n".join(_page(_beside(few, many), many, folder)) + "\n"
 

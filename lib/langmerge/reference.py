@@ -401,6 +401,14 @@ def read(one: Slice, name: str) -> pd.DataFrame:
     return found.assign(base=base, language=one.language, seed=one.seed)
 
 
+def not_computed(profile: str) -> str:
+    """What a page says in place of a run that is not there."""
+    return (
+        f"The run `{profile}` has not been computed with the present bases and settings, so "
+        f"nothing is shown: `langmerge reference --profile {profile}` computes it.\n"
+    )
+
+
 def like(many: Results, few: Results) -> Results:
     """Of a run, the languages, run seeds and CT budgets of another."""
 
