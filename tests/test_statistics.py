@@ -319,6 +319,14 @@ def test_two_seeds_are_compared_by_the_paired_t_test():
     assert p == pytest.approx(stats.ttest_rel(*values.T).pvalue)
 
 
+def test_a_language_that_was_left_out_is_no_subject():
+    rows = by_language_and_seed(np.random.default_rng(7).normal(0.0, 1.0, (5, 2)))
+    categories = rows.astype({"language": "category"})
+    some = categories[categories["language"] != "zzz_0003"]
+    plain = rows[rows["language"] != "zzz_0003"]
+    assert statistics.between_seeds(some) == statistics.between_seeds(plain)
+
+
 def test_more_seeds_are_compared_within_their_languages():
     values = np.random.default_rng(6).normal(0.0, 1.0, (9, 3)) + np.arange(9)[:, None]
     _, p = statistics.between_seeds(by_language_and_seed(values))

@@ -159,12 +159,11 @@ def _accuracy(many: Results) -> pd.DataFrame:
 def _correlations(points: pd.DataFrame) -> str:
     told = []
     for method, its in points.groupby("method", sort=False):
-        r = stats.pearsonr(its["sft"], its["effect"])
-        low, high = r.confidence_interval(LEVEL)
-        told.append(f"{plotting.label(method)} {r.statistic:+.2f} ({low:+.2f} to {high:+.2f})")
-    return f"Correlation over the seeds, with its 95 % interval: {', '.join(told)}.".replace(
-        "-", "−"
-    )
+        found = stats.pearsonr(its["sft"], its["effect"])
+        values = (found.statistic, *found.confidence_interval(LEVEL))
+        r, low, high = (f"{value:+.2f}".replace("-", "−") for value in values)
+        told.append(f"{plotting.label(method)} {r} ({low} to {high})")
+    return f"Correlation over the seeds, with its 95 % interval: {', '.join(told)}."
 
 
 def _by_seed(many: Results) -> Iterator[str]:

@@ -384,12 +384,12 @@ def effect_by_expert(points: pd.DataFrame) -> Figure:
             its["sft"], its["effect"], style.marker,
             color=style.colour, linestyle="none", label=style.label,
         )  # fmt: skip
-        low, high = (100 * bound for bound in (its["effect"].min(), its["effect"].max()))
-        told.append(f"{style.label} {low:+.1f} to {high:+.1f} points")
+        ends = (f"{100 * it:+.1f}".replace("-", "−") for it in its["effect"].agg(["min", "max"]))
+        told.append(f"{style.label} {' to '.join(ends)} points")
     ax.axhline(0, color="#333333", linewidth=0.8)
     ax.xaxis.set_major_formatter(percent_ticks())
     ax.set_xlabel("accuracy of the seed's SFT expert alone (%)")
     _share_axis(ax, "merge minus CT-then-SFT (points)")
     _legend(ax)
     what = f"Merges against CT-then-SFT, {points['seed'].nunique()} run seeds"
-    return _with_alt(fig, f"{what}, means over languages: {'; '.join(told)}.".replace("-", "−"))
+    return _with_alt(fig, f"{what}, means over languages: {'; '.join(told)}.")

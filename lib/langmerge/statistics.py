@@ -387,6 +387,7 @@ def between_seeds(scores: pd.DataFrame) -> tuple[tuple[tuple[int, float], ...], 
     if min(table.shape) < 2 or np.ptp(table.to_numpy(), axis=1).max() == 0:
         return means, math.nan
     rows = table.reset_index().melt("language", value_name="score")
+    rows["language"] = rows["language"].astype(str)  # a category without rows is no subject
     found = AnovaRM(rows, "score", "language", within=["seed"]).fit().anova_table
     return means, float(found["Pr > F"].iloc[0])
 
