@@ -46,9 +46,7 @@ def headline() -> str | None:
         return None
     judged = {it.claim: it for it in judge(many)}
     told = "; ".join(
-        f"{plotting.label(method)} **{judged[claim].verdict}** ({claims.effect(judged[claim])}, "
-        f"{judged[claim].interval()} over {judged[claim].over or 'languages'})"
-        for claim, method in AGAINST.items()
+        f"{plotting.label(method)} {_briefly(judged[claim])}" for claim, method in AGAINST.items()
     )
     return (
         f"With {len(many.seeds)} other run seeds, and so SFT experts, in {len(many.languages)} of "
@@ -56,9 +54,16 @@ def headline() -> str | None:
     )
 
 
+def _briefly(it: Verdict) -> str:
+    if it.verdict == claims.NOT_TESTED:
+        return f"**{it.verdict}**"
+    over = it.over or "languages"
+    return f"**{it.verdict}** ({claims.effect(it)}, {it.interval()} over {over})"
+
+
 def judge(many: Results) -> list[Verdict]:
     """The finding's verdicts, the interval being the wider of those over languages and seeds."""
-    return claims.judge(many, FINDING, over_seeds=True)
+    return claims.judge(many, FINDING, missing_ok=True, over_seeds=True)
 
 
 def _beside(few: Results, many: Results) -> Results:
