@@ -258,7 +258,8 @@ figure(**others.curves("fig-over-1-XXlangXX"))
 # %% [markdown]
 # Each panel is a claim of this finding: an effect for each language with its 95 % interval (a
 # point without a bar is one seed's value), their mean with an interval over the languages, and the
-# run of this page.
+# run of this page. All languages share a run seed's SFT expert, so that this interval does not hold
+# what another expert would give; the book's page *Other seeds* asks many.
 
 # %% tags=["hide-input"]
 figure(**others.by_language("fig-across-1-XXlangXX"))
