@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -69,7 +70,7 @@ def judge(many: Results) -> list[Verdict]:
 def _beside(few: Results, many: Results) -> Results:
     """Of the reference run the languages and budgets of the other, with its own seeds."""
     own = many.plan.model_copy(update={"seeds": few.seeds})
-    return reference.like(few, Results(**(vars(many) | {"plan": own})))
+    return reference.like(few, replace(many, plan=own))
 
 
 def _page(few: Results, many: Results, folder: Path) -> Iterator[str]:
@@ -97,7 +98,8 @@ def _about(many: Results) -> Iterator[str]:
     yield (
         f"Languages: {names} ({len(many.languages)}). Run seeds: {_range(many.seeds)} "
         f"({len(many.seeds)} of {len(planned)} that were planned). CT tokens: "
-        f"{' and '.join(f'{budget:,}' for budget in many.budgets)}. One base."
+        f"{' and '.join(f'{budget:,}' for budget in many.budgets)}. "
+        f"Bases: {len(many.plan.bases)}."
     )
     yield ""
 
