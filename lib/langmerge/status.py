@@ -25,6 +25,7 @@ PROFILES = (
     "reference-full",
     "reference-baselines",
     "reference-seeds",
+    "reference-bases",
     "reference-large",
 )
 #: Digits of a hash that a table has.
@@ -174,8 +175,7 @@ def _run(name: str, done: Sequence[reference.Slice], expected: int, other: int) 
 
 def _slice_table(name: str, done: Sequence[reference.Slice]) -> Iterator[str]:
     how = profiles.load(name)
-    yield f"Slice by slice, `{name}`:"
-    yield ""
+    yield f"````{{dropdown}} Slice by slice, {name} ({len(done)})"
     heads = ("Language", "Base", "Seed", "Computed (UTC)", "Seconds", "Models", "Key")
     yield from _head(*heads, "Rows' file")
     for one in done:
@@ -191,6 +191,7 @@ def _slice_table(name: str, done: Sequence[reference.Slice]) -> Iterator[str]:
             one.key(how)[:DIGITS],
             str(hashes.get("rows.parquet", NOT_KEPT))[:DIGITS],
         )
+    yield "````"
     yield ""
 
 
