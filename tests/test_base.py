@@ -303,7 +303,7 @@ def known(tiny_files, tmp_path, monkeypatch):
     """The tiny base as one of the user's own, and its manifest as one that ships alone."""
     monkeypatch.setenv("LANGMERGE_HOME", str(tmp_path / "home"))
     alone = tmp_path / "shipped"
-    monkeypatch.setattr(base, "_manifest_alone", lambda name: alone / name / "base.json")
+    monkeypatch.setattr(base, "_further", lambda: alone)
     own = shutil.copytree(tiny_files.base, tmp_path / "home/bases/wide")
     (alone / "wide").mkdir(parents=True)
     shutil.copy(own / "base.json", alone / "wide")
@@ -319,8 +319,19 @@ def test_results_of_a_base_that_does_not_ship_are_known_by_its_manifest(known):
         base.hash_of("wide", "bod_Tibt")
     with pytest.raises(LangmergeError, match=r"wide does not ship.*--name wide --recipe"):
         base.folder_of("wide")
-    with pytest.raises(LangmergeError, match="no base 'wider'"):
+    with pytest.raises(LangmergeError, match=r"no base .wider.*wide"):
         base.hash_of("wider", "tam_Taml")
+
+
+def test_a_base_that_ships_is_found_after_one_of_the_users_own(known, tmp_path):
+    shipped = tmp_path / "shipped/wide"
+    shutil.copytree(known, shipped, dirs_exist_ok=True)
+    assert base.folder_of("wide") == known
+    own = base.hash_of("wide", "tam_Taml")
+    shutil.rmtree(known)
+    assert base.folder_of("wide") == shipped
+    assert base.hash_of("wide", "tam_Taml") == own == base.known("wide").hash
+    assert base.meeting("wide", "tam_Taml").folder == shipped
 
 
 def test_another_base_is_made_beside_the_shipped_one(tiny_files, tmp_path, monkeypatch, quick_card):

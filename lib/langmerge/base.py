@@ -294,20 +294,25 @@ class NotMet(LangmergeError):
 def folder_of(name: str) -> Path:
     """The folder of a base by its name: ``base`` is the one that studies start from by default.
 
-    Others (another base seed, an extension) lie under ``bases/`` in the home folder.
+    Others lie under ``bases/``: the reader's own (another base seed, an extension) in the home
+    folder, which comes first, and those of the reference runs in the data.
     """
     if name == "base":
         return paths.base()
     folder = new_folder(name)
     if not folder.is_dir():
-        if _manifest_alone(name).is_file():
+        shipped = _shipped(name)
+        if (shipped / "model.safetensors").is_file():
+            return shipped
+        if _ships_alone(name):
             raise LangmergeError(
-                f"the base {name} does not ship, only what is known of it "
-                f"({_manifest_alone(name).parent}) and results of it. One like it: "
+                f"the base {name} does not ship, only what is known of it ({shipped}) and "
+                "results of it. One like it: "
                 f"`langmerge base --name {name} --recipe FILE`, where README.md there has the "
                 "recipe; results of that one will not be pooled with the shipped ones."
             )
         there = [path.name for path in (paths.home() / "bases").glob("*")]
+        there += [path.parent.name for path in _further().glob("*/base.json")]
         raise LangmergeError(f"no base {name!r}: {nearest(name, ['base', *there])}")
     return folder
 
@@ -322,9 +327,14 @@ def new_folder(name: str) -> Path:
     return paths.home() / "bases" / name
 
 
-def _manifest_alone(name: str) -> Path:
-    """Where the manifest ships of a base that is too large to ship itself."""
-    return paths.data() / "bases" / name / "base.json"
+def _further() -> Path:
+    """Where the bases of the reference runs ship beside the one that studies start from."""
+    return paths.data() / "bases"
+
+
+def _shipped(name: str) -> Path:
+    """Where what ships of a further base lies: all of it, or the manifest of a too large one."""
+    return _further() / name
 
 
 @dataclass(frozen=True)
@@ -341,11 +351,10 @@ def known(name: str) -> Known:
 
     Raises LangmergeError where there is neither.
     """
-    alone = _manifest_alone(name)
     if _ships_alone(name):
-        told = json.loads(alone.read_text(encoding="utf-8"))
+        told = json.loads((_shipped(name) / "base.json").read_text(encoding="utf-8"))
         recipe_of_it = BaseRecipe.model_validate(told["recipe"])
-        return Known(alone.parent, _digest_of(told["sha256"]), recipe_of_it)
+        return Known(_shipped(name), _digest_of(told["sha256"]), recipe_of_it)
     found = load(folder_of(name))
     return Known(found.folder, found.hash, found.recipe)
 
@@ -362,7 +371,10 @@ def hash_of(name: str, language: str) -> str:
 
 def _ships_alone(name: str) -> bool:
     """Whether there is a base's manifest alone, and no base of the user's own of that name."""
-    return name != "base" and not new_folder(name).is_dir() and _manifest_alone(name).is_file()
+    if name == "base" or new_folder(name).is_dir():
+        return False
+    folder = _shipped(name)
+    return (folder / "base.json").is_file() and not (folder / "model.safetensors").is_file()
 
 
 def _digest_of(hashes: dict[str, str]) -> str:
