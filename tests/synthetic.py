@@ -100,7 +100,7 @@ def results(
         budgets=list(budgets),
         tasks=list(TASKS),
         profile="lab",
-        plan=SimpleNamespace(note=""),
+        plan=SimpleNamespace(note="", only=[]),
         provenance={},
     )
 

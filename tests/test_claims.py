@@ -285,6 +285,14 @@ def test_missing_models_name_the_run_to_make(run, stated):
         assert part in str(raised.value)
 
 
+def test_a_method_that_the_profile_does_not_run_is_to_be_named_there(stated):
+    lacking = synthetic.results(seeds=(0, 1), items=20)
+    lacking.items = lacking.items[lacking.items["method"] != "ties_mean"]
+    lacking.plan.only = ["average", "ct_then_sft"]
+    with pytest.raises(claims.MissingResults, match=r"runs average, ct_then_sft alone.*`only`"):
+        claims.judge(lacking, 1, stated)
+
+
 def test_a_claim_whose_data_are_missing_is_not_tested_and_nothing_else(stated):
     lacking = synthetic.results(seeds=(0, 1), items=20)
     lacking.items = lacking.items[lacking.items["method"] != "average"]

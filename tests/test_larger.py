@@ -66,14 +66,14 @@ def test_slack_is_held_against_what_the_experts_know_alone(said, runs):
     small = reference.like(runs[reference.PROFILE], runs[larger.PROFILE])
     points = larger.alone(small, runs[larger.PROFILE])
     assert len(points) == 2 * len(CODES)
-    mean = points.groupby("size")[["slack", "ct", "sft"]].mean()
+    mean = points.groupby("which")[["slack", "ct", "sft"]].mean()
     for size in ("smaller", "larger"):
-        assert mean.loc[size, "slack"] == pytest.approx(SLACK[size], abs=0.05)
-        assert mean.loc[size, "ct"] == pytest.approx(CT[size], abs=0.1)
+        assert mean.loc[f"{size} base", "slack"] == pytest.approx(SLACK[size], abs=0.05)
+        assert mean.loc[f"{size} base", "ct"] == pytest.approx(CT[size], abs=0.1)
     assert larger.rank_correlation(points) > 0.5
     assert f"{larger.rank_correlation(points):+.2f} over all 6 models" in said
     text = plotting.alt(plotting_families.slack_against_alone(points))
-    assert f"smaller base {100 * mean.loc['smaller', 'slack']:+.1f} points" in text
+    assert f"smaller base {100 * mean.loc['smaller base', 'slack']:+.1f} points" in text
 
 
 def test_it_says_how_much_larger_and_where_it_was_computed(said):

@@ -6,7 +6,7 @@ import pytest
 import synthetic
 from scipy import stats
 
-from langmerge import book, claims, larger, many_seeds, paths, reference, verdicts
+from langmerge import book, claims, larger, many_seeds, other_bases, paths, reference, verdicts
 
 LANGUAGES = ("tam_Taml", "ben_Beng", "zzz_0002")
 
@@ -140,6 +140,6 @@ def test_a_rule_is_told_with_its_bound(stated):
 @pytest.mark.skipif(paths.checkout() is None, reason="a wheel has no README beside it")
 def test_the_readme_says_what_the_reference_run_says():
     readme = (paths.checkout() / "README.md").read_text(encoding="utf-8")
-    others = filter(None, (many_seeds.headline(), larger.headline()))
+    others = filter(None, (run.headline() for run in (many_seeds, other_bases, larger)))
     for line in (*book.headlines(reference.load()), *others, *book.beyond()):
         assert line in readme.splitlines(), f"README.md should say: {line}"

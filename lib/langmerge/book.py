@@ -102,6 +102,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         full_run,
         larger,
         many_seeds,
+        other_bases,
         paper_chapter,
         reference,
         status,
@@ -120,6 +121,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         "full.md": full_run.page(folder),
         "larger.md": larger.page(folder),
         "many_seeds.md": many_seeds.page(folder),
+        "other_bases.md": other_bases.page(folder),
         "teaching.md": teaching.expected(reference.load()),
         "status.md": status.page(jobs, results, folder, _RENDERERS),
     }
@@ -233,16 +235,14 @@ def headlines(
 
 
 def other_runs() -> list[str]:
-    """A sentence on many seeds and one on the larger base, and where to read on.
+    """A sentence on each run beside the reference run that has rows, and where to read on."""
+    from langmerge import larger, many_seeds, other_bases
 
-    One that has no rows is not told.
-    """
-    from langmerge import larger, many_seeds
-
-    told = ((many_seeds.headline(), "many_seeds"), (larger.headline(), "larger_model"))
+    runs = {"many_seeds": many_seeds, "other_bases": other_bases, "larger_model": larger}
+    told = ((page, run.headline()) for page, run in runs.items())
     return [
         line
-        for said, page in told
+        for page, said in told
         if said is not None
         for line in (f"{said} See {{doc}}`{page}`.", "")
     ]

@@ -170,8 +170,8 @@ def _difference(small: Results, large: Results, claim: Claim) -> str:
 
 def _on_ready(large: Results, all_of_them: dict[str, Verdict]) -> Iterator[str]:
     """What changes where the languages are left out that the larger base is not ready for."""
-    between = _between(large.plan.bases[0])
-    ready = [code for code in large.languages if between.get(code, 0) >= base.NEEDED]
+    standing = between(large.plan.bases[0])
+    ready = [code for code in large.languages if standing.get(code, 0) >= base.NEEDED]
     if not 1 < len(ready) < len(large.languages):
         return
     few = reference.like(
@@ -189,34 +189,42 @@ def _on_ready(large: Results, all_of_them: dict[str, Verdict]) -> Iterator[str]:
     yield ""
 
 
-def _between(name: str) -> dict[str, int]:
-    """On how many tasks English SFT alone is between chance and ceiling, by language."""
+def between(name: str) -> dict[str, int]:
+    """On how many tasks English SFT alone is between chance and ceiling there, by language."""
     found = pd.read_csv(base.known(name).folder / base.READINESS)
     return found[found["standing"] == "between"].groupby("language").size().to_dict()
 
 
 def alone(small: Results, large: Results) -> pd.DataFrame:
-    """By language and size (``smaller``, ``larger``), at the largest CT budget.
+    """`experts_alone` of both sizes, each on one base, with the column `which`.
 
-    Columns: language, size, slack (its effect on accuracy, in shares), sft, ct, ties (accuracies).
+    which: ``smaller base`` or ``larger base``.
+    """
+    sizes = {"smaller base": small, "larger base": large}
+    return pd.concat(experts_alone(run).assign(which=which) for which, run in sizes.items())
+
+
+def experts_alone(results: Results) -> pd.DataFrame:
+    """What the experts know alone at the largest CT budget, and what slack changes there.
+
+    A row a language and base, means over the seeds. Columns: language, base, slack (its effect on
+    accuracy, in shares), sft, ct, ties (accuracies).
     """
     claim = next(claim for claim in claims.load() if claim.id == SLACK)
-    found = []
-    for size, results in (("smaller", small), ("larger", large)):
-        rows = select(results.rows, metric="accuracy", ct_tokens=[0, max(results.budgets)])
-        rows = rows[rows["task"].isin(results.tasks) & rows["setting"].isin(["tuned", "fixed"])]
-        mean = rows.pivot_table(values="value", index="language", columns="method")
-        effects = claims.estimates(results, claim).iloc[:, 0].rename("slack")
-        known = mean[["sft", "ct", "ties_mean"]].rename(columns={"ties_mean": "ties"})
-        found.append(known.join(effects).loc[results.languages].assign(size=size))
-    return pd.concat(found).rename_axis("language").reset_index()
+    rows = select(results.rows, metric="accuracy", ct_tokens=[0, max(results.budgets)])
+    rows = rows[rows["task"].isin(results.tasks) & rows["setting"].isin(["tuned", "fixed"])]
+    rows = rows[rows["method"].isin(["sft", "ct", "ties_mean"])]
+    mean = rows.pivot_table(values="value", index=["language", "base"], columns="method")
+    known = mean.rename(columns={"ties_mean": "ties"}).loc[results.languages].reset_index()
+    effects = claims.estimates(results, claim).reset_index().melt("language", value_name="slack")
+    return known.merge(effects, on=["language", "base"]).rename_axis(columns=None)
 
 
 def _correlations(points: pd.DataFrame) -> str:
     """The rank correlation of both sizes together, and of each: most may lie between them."""
     each = ", ".join(
-        f"{rank_correlation(its):+.2f} over the {len(its)} of the {size} base"
-        for size, its in points.groupby("size", sort=False)
+        f"{rank_correlation(its):+.2f} over the {len(its)} of the {which}"
+        for which, its in points.groupby("which", sort=False)
     )
     return (
         f"Rank correlation {rank_correlation(points):+.2f} over all {len(points)} models, {each}."
@@ -235,13 +243,13 @@ def _starts(points: pd.DataFrame) -> Iterator[str]:
         (
             [
                 languages.load(row.language).name,
-                row.size,
+                row.which.removesuffix(" base"),
                 *(f"{100 * value:.1f}" for value in (row.sft, row.ct, row.ties)),
                 claims.as_text("accuracy", row.slack),
             ]
-            for row in points.sort_values(["language", "size"], ascending=[True, False]).itertuples(
-                index=False
-            )
+            for row in points.sort_values(
+                ["language", "which"], ascending=[True, False]
+            ).itertuples(index=False)
         ),
         numbers=True,
     )

@@ -5,7 +5,8 @@ As in `plotting`, every function gives a figure whose alternative text is comput
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -67,6 +68,8 @@ AXES = {
     "variant, sum": "TIES variant, sum, weights 1",
     "combine": "what agrees is merged by",
 }
+#: Colour and marker of one base after another.
+BASES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"))
 
 
 @mpl.rc_context(STYLE)
@@ -349,22 +352,25 @@ def over_languages(
 
 @mpl.rc_context(STYLE)
 def slack_against_alone(points: pd.DataFrame) -> Figure:
-    """Slack's effect against SFT minus CT, each alone; points as `larger.alone` gives them."""
+    """Slack's effect against SFT minus CT, each alone.
+
+    points: as `larger.experts_alone` gives them, with the column `which`: a colour each.
+    """
     fig, (ax,) = _figure(6.4, 3.9)
     told = []
-    for size, colour, marker in (("smaller", "#0072B2", "o"), ("larger", "#D55E00", "s")):
-        its = points[points["size"] == size]
+    groups = points.groupby("which", sort=False)
+    for (which, its), (colour, marker) in zip(groups, itertools.cycle(BASES), strict=False):
         ax.plot(
             100 * (its["sft"] - its["ct"]), 100 * its["slack"], marker,
-            color=colour, linestyle="none", label=f"{size} base",
+            color=colour, linestyle="none", label=which,
         )  # fmt: skip
         mean = 100 * its["slack"].mean(), 100 * (its["sft"] - its["ct"]).mean()
-        told.append(f"{size} base {mean[0]:+.1f} points where SFT is {mean[1]:+.1f} above CT")
+        told.append(f"{which} {mean[0]:+.1f} points where SFT is {mean[1]:+.1f} above CT")
     ax.axhline(0, color="#333333", linewidth=0.8)
     ax.axvline(0, color="#333333", linewidth=0.8)
     ax.set_xlabel("SFT only minus CT only (points of accuracy)")
     ax.set_ylabel("what slack changes (points)")
-    fig.legend(loc="outside upper left", ncols=2)
+    fig.legend(loc="outside upper left", ncols=3)
     return _with_alt(
         fig, f"Slack's effect on accuracy, means over the languages: {'; '.join(told)}."
     )
@@ -384,8 +390,8 @@ def effect_by_expert(points: pd.DataFrame) -> Figure:
             its["sft"], its["effect"], style.marker,
             color=style.colour, linestyle="none", label=style.label,
         )  # fmt: skip
-        ends = (f"{100 * it:+.1f}".replace("-", "−") for it in its["effect"].agg(["min", "max"]))
-        told.append(f"{style.label} {' to '.join(ends)} points")
+        ends = " to ".join(map(_points, its["effect"].agg(["min", "max"])))
+        told.append(f"{style.label} {ends} points")
     ax.axhline(0, color="#333333", linewidth=0.8)
     ax.xaxis.set_major_formatter(percent_ticks())
     ax.set_xlabel("accuracy of the seed's SFT expert alone (%)")
@@ -393,3 +399,43 @@ def effect_by_expert(points: pd.DataFrame) -> Figure:
     _legend(ax)
     what = f"Merges against CT-then-SFT, {points['seed'].nunique()} run seeds"
     return _with_alt(fig, f"{what}, means over languages: {'; '.join(told)}.")
+
+
+@mpl.rc_context(STYLE)
+def effects_by_base(effects: pd.DataFrame, pooled: Mapping[str, statistics.Effect]) -> Figure:
+    """What each claim's effect is on each base, its run seeds apart, and over all bases.
+
+    effects: columns what (of a claim, in words), base (its name), seed, effect (a share). pooled:
+    the effect over all bases with the interval that decides, by `what`, in the order of the rows.
+    """
+    fig, (ax,) = _figure(7.2, 1.2 + 0.62 * len(pooled))
+    names = list(dict.fromkeys(effects["base"]))
+    told = []
+    for row, (what, mean) in enumerate(pooled.items()):
+        its = effects[effects["what"] == what]
+        for index, (base, (colour, marker)) in enumerate(
+            zip(names, itertools.cycle(BASES), strict=False)
+        ):
+            values = 100 * its.loc[its["base"] == base, "effect"]
+            at = row + 0.16 * (index + 1)
+            ax.plot(values, [at] * len(values), marker, color=colour, markersize=3, alpha=0.6)
+            ax.plot(values.mean(), at, marker, color=colour, markersize=7, label=f"{base} base")
+        ax.plot([100 * mean.low, 100 * mean.high], [row, row], color="black", linewidth=1.5)
+        ax.plot(100 * mean.estimate, row, "D", color="black", markersize=5, label="all bases")
+        each = its.groupby("base", sort=False, observed=True)["effect"].mean()
+        by_base = ", ".join(map(_points, each))
+        interval = f"{_points(mean.low)} to {_points(mean.high)}"
+        told.append(f"{what} {by_base}, together {_points(mean.estimate)} ({interval})")
+    ax.axvline(0, color="#333333", linewidth=0.8)
+    ax.set_yticks(range(len(pooled)), list(pooled))
+    ax.invert_yaxis()
+    ax.set_xlabel("effect (points of accuracy)")
+    handles, labels = ax.get_legend_handles_labels()
+    shown = dict(zip(labels, handles, strict=True))
+    fig.legend(shown.values(), shown.keys(), loc="outside upper left", ncols=len(names) + 1)
+    text = f"Effects in points of accuracy by base ({', '.join(names)}): {'; '.join(told)}."
+    return _with_alt(fig, text)
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")

@@ -36,6 +36,8 @@ TOGETHER = 4
 #: A margin is kept as a whole number of these, in nats, between -127 and 127 of them.
 MARGIN_STEP = 1 / 16
 _FRAMES = ("rows", "items", "diagnostics", "english")
+#: What tells a model from the others of a run, its CT tokens aside.
+_MODEL = ["method", "setting", "slack"]
 #: What every row of a slice has in common, and its folder says.
 _COMMON = ("base", "language", "seed")
 #: What readers of the items need; the rest follows from the item's task and number.
@@ -421,3 +423,27 @@ def like(many: Results, few: Results) -> Results:
     frames = {name: kept(getattr(many, name)) for name in ("rows", "items", "diagnostics")}
     english = select(many.english, seed=few.seeds)
     return replace(many, **frames, english=english, plan=plan)
+
+
+def joined(first: Results, more: Results) -> Results:
+    """Two runs of the same languages, seeds and budgets on other bases as one run of all bases.
+
+    Of the first the models that the second has too. Raises LangmergeError where the runs differ
+    in languages, seeds or budgets (`like` makes them alike), or share a base.
+    """
+    for what in ("languages", "seeds", "budgets"):
+        ours, theirs = getattr(first, what), getattr(more, what)
+        if list(ours) != list(theirs):
+            raise LangmergeError(f"runs of other {what} are no run together: {ours} and {theirs}.")
+    if shared := set(first.rows["base"]) & set(more.rows["base"]):
+        raise LangmergeError(f"both runs have the base {', '.join(sorted(shared))}.")
+    models = more.rows[_MODEL].drop_duplicates()
+
+    def both(name: str) -> pd.DataFrame:
+        ours = getattr(first, name)
+        if name != "english":
+            ours = ours.merge(models, on=_MODEL)
+        return pd.concat([ours, getattr(more, name)], ignore_index=True)
+
+    plan = more.plan.model_copy(update={"bases": [*first.plan.bases, *more.plan.bases]})
+    return replace(more, **{name: both(name) for name in _FRAMES}, plan=plan)

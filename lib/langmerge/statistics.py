@@ -56,6 +56,7 @@ class Results(Protocol):
     budgets: Sequence[int]
     tasks: Sequence[str]
     profile: str
+    plan: Any  # a `profiles.Profile`
 
 
 @dataclass(frozen=True)
@@ -334,6 +335,57 @@ def components(table: pd.DataFrame) -> tuple[float, float, float]:
     between_columns = by_column.var(ddof=1) - rest / rows
     row, column, other = np.sqrt(np.maximum([between_rows, between_columns, rest], 0))
     return float(row), float(column), float(other)
+
+
+def nested_components(table: pd.DataFrame) -> dict[str, float]:
+    """Standard deviations by what a value stands for: base, seed (within a base), language, rest.
+
+    table: a value a language (rows) and run (columns, of base and seed), two of each or more and
+    as many seeds on every base. A language's own with a base or a seed is in the rest. Estimates
+    of the analysis of variance, as `components` gives them.
+    Raises LangmergeError for a smaller table, one with a gap, or bases with fewer seeds.
+    """
+    language, _, rest = components(table)
+    runs = table.mean().groupby(level=0, sort=False)
+    seeds = runs.size()
+    if len(seeds) < 2 or seeds.min() < max(2, seeds.max()):
+        raise LangmergeError(
+            "components of bases need two bases or more with as many seeds each, two or more, not "
+            f"{dict(seeds)}."
+        )
+    within = float(runs.var(ddof=1).mean())
+    seed = within - rest**2 / len(table)
+    base = float(runs.mean().var(ddof=1)) - within / int(seeds.iloc[0])
+    found = {"base": base, "seed": seed}
+    return {name: math.sqrt(max(value, 0)) for name, value in found.items()} | {
+        "language": language,
+        "rest": rest,
+    }
+
+
+def dealt_anew(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """The mean rank correlation (Spearman) of several pairs of rows, and its one-sided p.
+
+    x, y: shape (rows, units). The p is that of a mean as high among all ways to deal y's units
+    anew, of all rows together: exact (`scipy.stats.permutation_test`), for eight units or fewer.
+    """
+    ranks_x, ranks_y = (stats.zscore(stats.rankdata(it, axis=-1), axis=-1) for it in (x, y))
+    units = np.arange(x.shape[-1])
+
+    def mean_correlation(order: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
+        products = ranks_x[:, None] * ranks_y[:, np.atleast_2d(order)]
+        return products.mean(axis=-1).mean(axis=0)
+
+    found = stats.permutation_test(
+        (units,),
+        mean_correlation,
+        permutation_type="pairings",
+        alternative="greater",
+        vectorized=True,
+        n_resamples=np.inf,
+        batch=5_000,
+    )
+    return float(np.squeeze(found.statistic)), float(np.squeeze(found.pvalue))
 
 
 def pool_many(values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

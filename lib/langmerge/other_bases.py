@@ -1,0 +1,313 @@
+"""The chapter on other bases: the findings on three bases of the same recipe together.
+
+Made when the book is built, from committed rows alone: those of ``reference-bases`` and, of the
+reference run, the ones of the same languages, run seeds and budgets. Nothing was tuned for the
+other bases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from langmerge import (
+    base,
+    claims,
+    languages,
+    larger,
+    markdown,
+    plotting_families,
+    profiles,
+    reference,
+    statistics,
+)
+from langmerge.claims import Claim, Verdict
+from langmerge.statistics import select
+from langmerge.study import Results
+
+PROFILE = "reference-bases"
+#: The claims that are drawn, all of them on accuracy, and what they compare.
+DRAWN = {
+    "f1-accuracy": "TIES − CT-then-SFT",
+    "f1-accuracy-average": "average − CT-then-SFT",
+    "f1-accuracy-task-arithmetic": "task arithmetic − CT-then-SFT",
+    "f1-over-sft": "TIES − SFT only",
+    "f2-merge-stops": "TIES, largest − middle budget",
+    "f3-accuracy": "TIES with slack − without",
+    "f3-accuracy-tuned": "TIES with slack − TIES",
+}
+#: The guess about slack is supported at this p, and open above it (`design-log.md`).
+ALPHA = 0.05
+
+
+def page(folder: Path) -> str:
+    """The chapter's generated part; its figures are saved into a folder."""
+    more, few = whole(), reference.load()
+    if more is None or few is None:
+        return reference.not_computed(PROFILE if more is None else reference.PROFILE)
+    folder.mkdir(parents=True, exist_ok=True)
+    return "\n".join(_page(reference.like(few, more), more, folder)) + "\n"
+
+
+def headline() -> str | None:
+    """What three bases together say of the paper's findings, as a sentence; None without rows."""
+    more, few = whole(), reference.load()
+    if more is None or few is None:
+        return None
+    together = reference.joined(reference.like(few, more), more)
+    judged = {it.claim: it for it in _judge(together)}
+    told = []
+    for finding in claims.PAPERS:
+        title, claim = claims.FINDINGS[finding]
+        it = judged[claim]
+        what = f"{title[0].lower()}{title[1:]}"
+        told.append(f"{what} **{it.verdict}** ({claims.effect(it)}, {it.interval()} {_over(it)})")
+    return (
+        f"On {len(together.plan.bases)} bases of the same recipe together, in "
+        f"{len(together.languages)} of the languages: {'; '.join(told)}."
+    )
+
+
+def whole() -> Results | None:
+    """The rows of the other bases, of those run seeds that every one of them has."""
+    more = reference.load(PROFILE)
+    if more is None:
+        return None
+    has = more.rows.groupby("seed")["base"].nunique()
+    seeds = [seed for seed in more.seeds if has[seed] == len(more.plan.bases)]
+    same = more.plan.model_copy(update={"seeds": seeds})
+    return reference.like(more, replace(more, plan=same)) if seeds else None
+
+
+def _judge(results: Results) -> list[Verdict]:
+    stated = [claim for claim in claims.load() if claim.finding in claims.PAPERS]
+    return list(claims.judge_all(results, stated).values())
+
+
+def _over(it: Verdict) -> str:
+    return f"over {it.over or 'languages'}"
+
+
+def _page(first: Results, more: Results, folder: Path) -> Iterator[str]:
+    together = reference.joined(first, more)
+    names = _names(together)
+    yield from _about(together, more, names)
+    yield from _verdicts(first, together, names)
+    yield from markdown.picture(
+        folder,
+        "other-bases",
+        plotting_families.effects_by_base(*_drawn(together, names)),
+        "Effects on each base: a large mark is the mean over languages and run seeds, a small one "
+        "a run seed. The black line is the 95 % interval that decides, the wider of those over "
+        "languages and over bases.",
+    )
+    yield from _each_base(together, names)
+    yield "## How much is the base's"
+    yield ""
+    yield from _spread(together)
+    yield "## Where slack helps, asked again"
+    yield ""
+    yield from _guess(more, names, folder)
+
+
+def _names(together: Results) -> dict[str, str]:
+    """What each base is called here, by its hash, in the order of the profile."""
+    (code, *_) = together.languages
+    called = {"base": "first"}
+    return {base.hash_of(name, code): called.get(name, name) for name in together.plan.bases}
+
+
+def _about(together: Results, more: Results, names: dict[str, str]) -> Iterator[str]:
+    planned = profiles.load(PROFILE)
+    told = ", ".join(languages.load(code).name for code in together.languages)
+    seeds = ", ".join(map(str, together.seeds))
+    yield (
+        f"Languages: {told} ({len(together.languages)}). Bases: {', '.join(names.values())} "
+        f"({len(more.plan.bases)} of {len(planned.bases)} that were planned beside the first). "
+        f"Run seeds of each: {seeds} (planned: {', '.join(map(str, planned.seeds))}). CT tokens: "
+        f"{', '.join(f'{budget:,}' for budget in together.budgets)}."
+    )
+    yield ""
+    yield from _readiness(together, more)
+
+
+def _readiness(together: Results, more: Results) -> Iterator[str]:
+    """In which languages English SFT alone is between chance and ceiling, as a study needs."""
+    for name in more.plan.bases:
+        between = larger.between(name)
+        lacking = [code for code in together.languages if between.get(code, 0) < base.NEEDED]
+        told = ", ".join(languages.load(code).name for code in lacking)
+        yield (
+            f"On the {name} base English SFT alone is between chance and ceiling on {base.NEEDED} "
+            "tasks or more, the condition of the reference run, in "
+            + (f"all of them but {told}." if told else "all of them.")
+        )
+        yield ""
+
+
+def _verdicts(first: Results, together: Results, names: dict[str, str]) -> Iterator[str]:
+    alone = {it.claim: it for it in _judge(first)}
+    judged = _judge(together)
+    other = [it for it in judged if it.verdict != alone[it.claim].verdict]
+    yield (
+        f"Of {len(judged)} claims {len(other)} have another verdict with {len(names)} bases"
+        + (":" if other else ".")
+    )
+    yield ""
+    for it in other:
+        before = alone[it.claim].verdict
+        yield f"- {it.statement}: {before} on the first base, **{it.verdict}** on all."
+    yield ""
+    yield from markdown.table(
+        ["Claim", "first base", f"{len(names)} bases together"],
+        ([it.statement, _said(alone[it.claim]), _said(it)] for it in judged),
+    )
+    yield (
+        "Effect, 95 % interval with what it is over, and verdict by the rules of the verdicts "
+        "page, in the same languages, with the same run seeds and budgets, corrected within each "
+        "column."
+    )
+    yield ""
+
+
+def _said(it: Verdict) -> str:
+    if it.verdict == claims.NOT_TESTED:
+        return it.verdict
+    interval = it.interval().removeprefix("95 % interval ")
+    return f"{claims.effect(it)} ({interval}, {_over(it)}): **{it.verdict}**"
+
+
+def _drawn(
+    together: Results, names: dict[str, str]
+) -> tuple[pd.DataFrame, dict[str, statistics.Effect]]:
+    """The effects of the claims that are drawn by base and seed, and over all bases."""
+    stated = _stated()
+    parts, pooled = [], {}
+    for claim, what in DRAWN.items():
+        each = claims.by_seed(together, stated[claim]).groupby(["base", "seed"]).mean()
+        frame = each.rename("effect").reset_index()
+        parts.append(frame.assign(what=what, base=frame["base"].map(names)))
+        pooled[what] = claims.measure(together, stated[claim])
+    effects = pd.concat(parts, ignore_index=True)
+    order = pd.Categorical(effects["base"], list(names.values()), ordered=True)
+    return effects.assign(base=order).sort_values(["what", "base", "seed"]), pooled
+
+
+def _stated() -> dict[str, Claim]:
+    return {claim.id: claim for claim in claims.load()}
+
+
+def _each_base(together: Results, names: dict[str, str]) -> Iterator[str]:
+    """Each base's own effects and verdicts, as description."""
+    by_base = {
+        called: {it.claim: it for it in _judge(on_base(together, found))}
+        for found, called in names.items()
+    }
+    every = next(iter(by_base.values()))
+    yield from markdown.table(
+        ["Claim", *(f"{called} base" for called in by_base)],
+        (
+            [it.statement, *(_briefly(judged[claim]) for judged in by_base.values())]
+            for claim, it in every.items()
+        ),
+    )
+    yield (
+        "Each base by itself, with the interval over the languages: description, by which nothing "
+        "is decided."
+    )
+    yield ""
+
+
+def _briefly(it: Verdict) -> str:
+    if it.verdict == claims.NOT_TESTED:
+        return it.verdict
+    interval = it.interval().removeprefix("95 % interval ")
+    return f"{claims.effect(it)} {interval}: {it.verdict}"
+
+
+def on_base(together: Results, found: str) -> Results:
+    """The rows of one base, by its hash."""
+    frames = {name: getattr(together, name) for name in ("rows", "items", "diagnostics", "english")}
+    return replace(together, **{name: select(it, base=found) for name, it in frames.items()})
+
+
+def _spread(together: Results) -> Iterator[str]:
+    """Where the spread of the drawn effects lies."""
+    stated = _stated()
+    if len(together.seeds) < 2:
+        yield "With one run seed a base's part cannot be told from its seed's.\n"
+        return
+    rows = []
+    for claim, what in DRAWN.items():
+        each = claims.by_seed(together, stated[claim]).rename("effect").reset_index()
+        found = statistics.nested_components(
+            each.pivot_table(values="effect", index="language", columns=["base", "seed"])
+        )
+        rows.append((what, *(f"{100 * found[name]:.1f}" for name in _PARTS), f"`{claim}`"))
+    yield from markdown.table(["effect", *_PARTS.values(), "claim"], rows)
+    yield (
+        "Standard deviations in points of accuracy, by the analysis of variance of languages, "
+        f"bases and the {len(together.seeds)} run seeds within each base; what a language has of "
+        "its own with a base or a seed, and the test items', is in the rest. With "
+        f"{together.rows['base'].nunique()} bases the first column is hardly more than its order "
+        "of magnitude."
+    )
+    yield ""
+
+
+_PARTS = {
+    "base": "between bases",
+    "seed": "between a base's seeds",
+    "language": "between languages",
+    "rest": "the rest",
+}
+
+
+def guess(more: Results) -> tuple[dict[str, float], float, str]:
+    """The guess that slack helps where SFT alone knows more than CT alone, on the other bases.
+
+    Returns the rank correlation over the languages by base (hash), the p of their mean, and what
+    is said of the guess by the rule of the design log: supported, contradicted or open.
+    """
+    points = larger.experts_alone(more)
+    known = points.assign(more=points["sft"] - points["ct"])
+    tables = [
+        known.pivot_table(values=it, index="base", columns="language") for it in ("more", "slack")
+    ]
+    each = dict(
+        zip(tables[0].index, map(_spearman, *(it.to_numpy() for it in tables)), strict=True)
+    )
+    _, p = statistics.dealt_anew(*(it.to_numpy() for it in tables))
+    if all(value > 0 for value in each.values()) and p <= ALPHA:
+        return each, p, "supported"
+    return each, p, "contradicted" if all(value < 0 for value in each.values()) else "open"
+
+
+def _spearman(x: list[float], y: list[float]) -> float:
+    return float(pd.Series(x).corr(pd.Series(y), method="spearman"))
+
+
+def _guess(more: Results, names: dict[str, str], folder: Path) -> Iterator[str]:
+    points = larger.experts_alone(more)
+    points["which"] = points["base"].map(names) + " base"
+    each, p, word = guess(more)
+    told = " and ".join(
+        f"{value:+.2f} on the {names[found]} base".replace("-", "−")
+        for found, value in each.items()
+    )
+    yield from markdown.picture(
+        folder,
+        "other-bases-slack",
+        plotting_families.slack_against_alone(points.sort_values("which", kind="stable")),
+        "What slack changes against how much more SFT alone knows of the language's tasks than CT "
+        "alone, at the largest CT budget, on the bases that are not the first.",
+    )
+    yield (
+        f"Rank correlation over the {len(more.languages)} languages: {told}; one-sided "
+        f"p {claims.p_text(p)} of their mean. By the rule that was written down before, the guess "
+        f"that {{doc}}`larger_model` made is **{word}**."
+    )
+    yield ""

@@ -1,0 +1,187 @@
+"""The chapter on other bases: made-up runs whose bases differ by what was put in."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from scipy import stats
+
+from langmerge import (
+    base,
+    book,
+    claims,
+    other_bases,
+    plotting,
+    plotting_families,
+    profiles,
+    reference,
+    statistics,
+)
+from langmerge.errors import LangmergeError
+
+CODES = ("tam_Taml", "ben_Beng", "swh_Latn", "eus_Latn")
+HASHES = {"base": "0badcafe", "second": "00000002", "third": "00000003"}
+#: What TIES gives at every budget beside what `synthetic` says, by base.
+LIFT = {"base": 0.0, "second": -0.15, "third": 0.1}
+
+
+def one_base(name, profile, languages, seed):
+    budgets = profiles.load(profile).budgets
+    ties = synthetic.ACCURACY["ties_mean"]
+    made = synthetic.results(
+        accuracy={"ties_mean": lambda step: ties(step) + LIFT[name]},
+        languages=languages, seeds=(0, 1), budgets=budgets, items=60, seed=seed,
+    )  # fmt: skip
+    for frame in (made.rows, made.diagnostics):
+        frame["base"] = HASHES[name]
+    for frame in (made.rows, made.items):
+        frame["cell"] = frame["cell"] + name
+    made.items["base"] = HASHES[name]
+    run = synthetic.as_study(made, profile)
+    run.plan.bases[:] = [name]
+    return run.__class__(**vars(run) | {"english": run.english.assign(base=HASHES[name])})
+
+
+@pytest.fixture(scope="module")
+def runs():
+    parts = [one_base(name, other_bases.PROFILE, CODES, 1 + i)
+             for i, name in enumerate(("second", "third"))]  # fmt: skip
+    return {
+        reference.PROFILE: one_base("base", reference.PROFILE, ("zzz_0002", *CODES), 0),
+        other_bases.PROFILE: reference.joined(*parts),
+    }
+
+
+@pytest.fixture
+def given(runs, monkeypatch):
+    monkeypatch.setattr(reference, "load", lambda profile=reference.PROFILE: runs[profile])
+    monkeypatch.setattr(base, "hash_of", lambda name, code: HASHES[name])
+    monkeypatch.setattr(other_bases.larger, "between", lambda name: dict.fromkeys(CODES[1:], 3))
+
+
+@pytest.fixture
+def together(given, runs):
+    few, more = runs[reference.PROFILE], runs[other_bases.PROFILE]
+    return reference.joined(reference.like(few, more), more)
+
+
+def test_bases_that_differ_make_the_interval(given, together, tmp_path):
+    said = other_bases.page(tmp_path)
+    judged = {it.claim: it for it in other_bases._judge(together)}["f1-accuracy"]
+    (claim,) = (it for it in claims.load() if it.id == "f1-accuracy")
+    by_base = claims.estimates(together, claim).mean()
+    expected = stats.ttest_1samp(by_base, 0).confidence_interval()
+    assert (judged.over, judged.bases, judged.seeds) == ("bases", 3, 2)
+    assert (judged.low, judged.high) == pytest.approx(tuple(expected))
+    line, _ = (it for it in said.splitlines() if it.startswith(f"| {judged.statement} |"))
+    assert "over languages)" in line and f"over bases): **{judged.verdict}**" in line
+    assert "On 3 bases of the same recipe" in other_bases.headline()
+
+
+def test_each_base_is_told_as_it_is_alone(given, together, runs, tmp_path):
+    said = other_bases.page(tmp_path)
+    assert "| Claim | first base | second base | third base |" in said
+    (claim,) = (it for it in claims.load() if it.id == "f1-accuracy")
+    alone = other_bases.on_base(together, HASHES["second"])
+    assert set(alone.rows["base"]) == set(alone.items["base"]) == {HASHES["second"]}
+    expected = claims.estimates(together, claim)[HASHES["second"]].mean()
+    assert claims.measure(alone, claim).estimate == pytest.approx(expected)
+    assert "the second base English SFT alone" in said and "all of them but Tamil." in said
+
+
+def test_the_figure_has_every_base_and_seed(given, together):
+    names = dict(zip(HASHES.values(), ("first", "second", "third"), strict=True))
+    effects, pooled = other_bases._drawn(together, names)
+    assert len(effects) == len(other_bases.DRAWN) * 3 * 2
+    assert list(pooled) == list(other_bases.DRAWN.values())
+    what = other_bases.DRAWN["f1-accuracy"]
+    means = effects[effects["what"] == what].groupby("base", observed=True)["effect"].mean()
+    assert means["second"] < means["first"] < means["third"]
+    assert means.mean() == pytest.approx(pooled[what].estimate)
+    text = plotting.alt(plotting_families.effects_by_base(effects, pooled))
+    by_base = ", ".join(f"{100 * it:+.1f}" for it in means).replace("-", "−")
+    assert f"{what} {by_base}, together" in text
+
+
+def test_a_seed_that_a_base_lacks_is_left_out(given, runs, monkeypatch):
+    more = runs[other_bases.PROFILE]
+    lacks = ~(more.rows["base"].eq(HASHES["third"]) & more.rows["seed"].eq(1))
+    less = other_bases.replace(more, rows=more.rows[lacks])
+    monkeypatch.setattr(reference, "load", lambda profile=None: less)
+    assert other_bases.whole().seeds == [0]
+    assert set(other_bases.whole().items["seed"]) == {0}
+
+
+def test_runs_together_have_the_models_that_both_have(runs):
+    few, more = runs[reference.PROFILE], runs[other_bases.PROFILE]
+    with pytest.raises(LangmergeError, match="other languages are no run together"):
+        reference.joined(few, more)
+    alike = reference.like(few, more)
+    with pytest.raises(LangmergeError, match="both runs have the base 0badcafe"):
+        reference.joined(alike, alike)
+    fewer = other_bases.replace(more, rows=more.rows[more.rows["setting"] != "sweep"])
+    together = reference.joined(alike, fewer)
+    ours = together.rows[together.rows["base"] == HASHES["base"]]
+    assert "sweep" in set(alike.rows["setting"]) and "sweep" not in set(ours["setting"])
+    assert together.plan.bases == ["base", "second", "third"]
+
+
+@pytest.mark.parametrize(
+    ("signs", "word"), [((1, 1), "supported"), ((-1, -1), "contradicted"), ((1, -1), "open")]
+)
+def test_the_guess_is_judged_by_its_rule(monkeypatch, signs, word):
+    more = np.linspace(-0.2, 0.2, 8)
+    parts = [
+        pd.DataFrame({"language": list("abcdefgh"), "base": name, "ct": 0.3, "sft": 0.3 + more,
+                      "slack": sign * more})
+        for name, sign in zip(("second", "third"), signs, strict=True)
+    ]  # fmt: skip
+    monkeypatch.setattr(other_bases.larger, "experts_alone", lambda run: pd.concat(parts))
+    each, p, said = other_bases.guess(None)
+    assert said == word
+    assert list(each.values()) == pytest.approx(list(signs))
+    assert p == pytest.approx({"supported": 1 / 40_320, "contradicted": 1}.get(word, p))
+
+
+def test_correlations_dealt_anew_are_counted_one_by_one():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 5))
+    y = x + rng.normal(size=(2, 5))
+    every = [
+        np.mean([stats.spearmanr(a, b[list(order)]).statistic for a, b in zip(x, y, strict=True)])
+        for order in itertools.permutations(range(5))
+    ]
+    mean, p = statistics.dealt_anew(x, y)
+    assert mean == pytest.approx(every[0])
+    assert p == pytest.approx(np.mean(np.array(every) >= every[0] - 1e-12))
+
+
+def test_components_of_bases_are_what_was_drawn():
+    rng = np.random.default_rng(1)
+    true = {"base": 3.0, "seed": 2.0, "language": 1.0, "rest": 0.5}
+    runs = pd.MultiIndex.from_product([range(60), range(4)], names=["base", "seed"])
+    values = (
+        rng.normal(0, true["base"], 60).repeat(4)
+        + rng.normal(0, true["seed"], len(runs))
+        + rng.normal(0, true["language"], (40, 1))
+        + rng.normal(0, true["rest"], (40, len(runs)))
+    )
+    found = statistics.nested_components(pd.DataFrame(values, columns=runs))
+    assert found == pytest.approx(true, rel=0.25)
+
+
+@pytest.mark.parametrize("runs", [[("a", 0), ("a", 1)], [("a", 0), ("b", 0)],
+                                  [("a", 0), ("a", 1), ("b", 0)]])  # fmt: skip
+def test_components_need_bases_and_seeds(runs):
+    table = pd.DataFrame(np.eye(3)[:, : len(runs)], columns=pd.MultiIndex.from_tuples(runs))
+    with pytest.raises(LangmergeError, match="two bases or more with as many seeds each"):
+        statistics.nested_components(table)
+
+
+def test_without_rows_the_page_says_how_to_make_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(reference, "load", lambda profile=reference.PROFILE: None)
+    assert "langmerge reference --profile reference-bases" in other_bases.page(tmp_path)
+    assert other_bases.headline() is None
+    assert not any("same recipe" in line for line in book.other_runs())
