@@ -3,6 +3,7 @@
 import json
 import shutil
 import stat
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -229,6 +230,19 @@ def test_the_card_says_what_the_base_is_and_does(tiny_files):
         assert len(accuracies) == 4
         assert all(0 <= accuracy <= 1 for accuracy in accuracies)
         assert cells[-1] == "none"  # a base of this size carries nothing over
+
+
+def test_the_card_has_the_command_that_makes_this_base(tiny_base, tiny_files, monkeypatch):
+    def made(name, how=None, **extended):
+        named = replace(tiny_base, folder=tiny_base.folder.parent / name, extended=extended)
+        return model_card.command(named, how or named.recipe)
+
+    monkeypatch.setenv("LANGMERGE_BASE", str(tiny_base.folder))
+    assert model_card.command(tiny_base, tiny_base.recipe) == "python -m langmerge base"
+    usual = base.recipe().model_copy(update={"seed": 3})
+    assert made("second", usual) == "python -m langmerge base --name second --seed 3"
+    assert made("wide").endswith("base --name wide --recipe FILE")
+    assert made("base+epo_Latn", languages=["epo_Latn"]).endswith("extend --language epo_Latn")
 
 
 def test_the_card_can_be_written_to_an_existing_base(tiny_files, copied, quick_card):

@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from langmerge import base as base_module
-from langmerge import languages, readiness, tasks, tokenizer
+from langmerge import languages, paths, readiness, tasks, tokenizer
 from langmerge.base import Base, BaseRecipe
 from langmerge.evaluate import TEXT_TASK, Evaluator, Suite, held_out_text
 from langmerge.files import write_text
@@ -40,7 +40,7 @@ mostly English, with a trace of every other language, partly bilingual and partl
 It is made for one purpose: to be the base from which the experts of langmerge's study are
 trained and merged. It speaks of the lab's small world alone and is of no use beyond it.
 
-The weights are under Apache-2.0. `python -m langmerge base` makes them again.
+The weights are under Apache-2.0. `{command}` makes them again.
 
 ## Recipe
 
@@ -80,6 +80,7 @@ def write(folder: Path, how: BaseRecipe) -> Path:
     ]
     table = pd.DataFrame(rows)
     card = CARD.format(
+        command=command(base, how),
         codes=", ".join(sorted({code.split("_")[0] for code in met})),
         parameters=sum(tensor.numel() for tensor in base.weights.values()),
         vocabulary=len(base.tokenizer),
@@ -97,6 +98,19 @@ def write(folder: Path, how: BaseRecipe) -> Path:
     )
     write_text(folder / "README.md", card)
     return folder / "README.md"
+
+
+def command(base: Base, how: BaseRecipe) -> str:
+    """What makes a base again (FILE: its recipe, which the card has)."""
+    made = "python -m langmerge base"
+    if base.folder == paths.base():
+        return made
+    if base.extended:
+        named = (f"--language {code}" for code in base.extended["languages"])
+        return " ".join([made, "extend", *named])
+    usual = base_module.recipe().model_copy(update={"seed": how.seed})
+    differs = f"--seed {how.seed}" if how == usual else "--recipe FILE"
+    return f"{made} --name {base.folder.name} {differs}"
 
 
 def _row(base: Base, code: str, tokens: int, standing: pd.DataFrame) -> dict[str, str]:
