@@ -73,7 +73,8 @@ def test_slack_is_held_against_what_the_experts_know_alone(said, runs):
     assert larger.rank_correlation(points) > 0.5
     assert f"{larger.rank_correlation(points):+.2f} over all 6 models" in said
     text = plotting.alt(plotting_families.slack_against_alone(points))
-    assert f"smaller base {100 * mean.loc['smaller base', 'slack']:+.1f} points" in text
+    slack = f"{100 * mean.loc['smaller base', 'slack']:+.1f}".replace("-", "−")
+    assert f"smaller base {slack} points" in text
 
 
 def test_it_says_how_much_larger_and_where_it_was_computed(said):

@@ -105,6 +105,20 @@ def test_the_figure_has_every_base_and_seed(given, together):
     assert f"{what} {by_base}, together" in text
 
 
+def test_what_a_run_lacks_is_not_tested_and_not_drawn(given, runs, monkeypatch, tmp_path):
+    more = runs[other_bases.PROFILE]
+    less = other_bases.replace(more, items=more.items[more.items["method"] != "average"])
+    fewer = {**runs, other_bases.PROFILE: less}
+    monkeypatch.setattr(reference, "load", lambda profile=reference.PROFILE: fewer[profile])
+    said = other_bases.page(tmp_path)
+    (line,) = (it for it in said.splitlines() if "weighted averaging" in it and "over" in it)
+    assert line.endswith("| not tested |")
+    assert "average − CT-then-SFT" not in said and "TIES − CT-then-SFT" in said
+    less = other_bases.replace(more, items=more.items[more.items["method"] != "ties_sv"])
+    fewer[other_bases.PROFILE] = less
+    assert other_bases.headline().endswith("a slack variable **not tested**.")
+
+
 def test_a_seed_that_a_base_lacks_is_left_out(given, runs, monkeypatch):
     more = runs[other_bases.PROFILE]
     lacks = ~(more.rows["base"].eq(HASHES["third"]) & more.rows["seed"].eq(1))

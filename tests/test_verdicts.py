@@ -80,7 +80,8 @@ def test_without_a_reference_run_its_claims_are_not_tested(monkeypatch, mine, st
 def test_a_claim_whose_model_was_not_run_is_not_tested_on_any_page(monkeypatch, stated, tmp_path):
     lacking = synthetic.results(items=20)
     lacking.items = lacking.items[lacking.items["method"] != "ties_mean"]
-    monkeypatch.setattr(reference, "load", lambda *_: lacking)
+    runs = {other_bases.PROFILE: None}
+    monkeypatch.setattr(reference, "load", lambda name="reference": runs.get(name, lacking))
     text = verdicts.page({"tam_Taml": lacking})["verdicts_summary.md"]
     rows = {row[0].split(" ({ref}")[0]: row[2:4] for row in rows_of(text)}
     for claim in (claim for claim in stated if claim.finding in claims.PAPERS):

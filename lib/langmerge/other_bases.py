@@ -7,7 +7,7 @@ other bases.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,12 +59,21 @@ def headline() -> str | None:
         return None
     together = reference.joined(reference.like(few, more), more)
     judged = {it.claim: it for it in _judge(together)}
+    stated = _stated()
     told = []
     for finding in claims.PAPERS:
         title, claim = claims.FINDINGS[finding]
         it = judged[claim]
         what = f"{title[0].lower()}{title[1:]}"
-        told.append(f"{what} **{it.verdict}** ({claims.effect(it)}, {it.interval()} {_over(it)})")
+        if it.verdict == claims.NOT_TESTED:
+            told.append(f"{what} **{it.verdict}**")
+            continue
+        by_base = claims.estimates(together, stated[claim])[list(_names(together))].mean()
+        *others, last = (claims.as_text(it.metric, value) for value in by_base)
+        told.append(
+            f"{what} **{it.verdict}** ({claims.effect(it)}, {it.interval()} {_over(it)}; by base "
+            f"{', '.join(others)} and {last})"
+        )
     return (
         f"On {len(together.plan.bases)} bases of the same recipe together, in "
         f"{len(together.languages)} of the languages: {'; '.join(told)}."
@@ -110,7 +119,8 @@ def _page(first: Results, more: Results, folder: Path) -> Iterator[str]:
     yield from _spread(together)
     yield "## Where slack helps, asked again"
     yield ""
-    yield from _guess(more, names, folder)
+    yield from _alone(together, names)
+    yield from _guess(together, more, names, folder)
 
 
 def _names(together: Results) -> dict[str, str]:
@@ -122,7 +132,7 @@ def _names(together: Results) -> dict[str, str]:
 
 def _about(together: Results, more: Results, names: dict[str, str]) -> Iterator[str]:
     planned = profiles.load(PROFILE)
-    told = ", ".join(languages.load(code).name for code in together.languages)
+    told = _called(together.languages)
     seeds = ", ".join(map(str, together.seeds))
     yield (
         f"Languages: {told} ({len(together.languages)}). Bases: {', '.join(names.values())} "
@@ -137,15 +147,28 @@ def _about(together: Results, more: Results, names: dict[str, str]) -> Iterator[
 def _readiness(together: Results, more: Results) -> Iterator[str]:
     """In which languages English SFT alone is between chance and ceiling, as a study needs."""
     for name in more.plan.bases:
-        between = larger.between(name)
-        lacking = [code for code in together.languages if between.get(code, 0) < base.NEEDED]
-        told = ", ".join(languages.load(code).name for code in lacking)
+        ready = _ready(together, [name])
+        told = _called(code for code in together.languages if code not in ready)
         yield (
             f"On the {name} base English SFT alone is between chance and ceiling on {base.NEEDED} "
             "tasks or more, the condition of the reference run, in "
             + (f"all of them but {told}." if told else "all of them.")
         )
         yield ""
+
+
+def _ready(together: Results, bases: Sequence[str]) -> list[str]:
+    """The languages in which some bases, by name, all are what a study needs."""
+    standing = [larger.between(name) for name in bases]
+    return [
+        code
+        for code in together.languages
+        if all(tasks.get(code, 0) >= base.NEEDED for tasks in standing)
+    ]
+
+
+def _called(codes: Iterable[str]) -> str:
+    return ", ".join(languages.load(code).name for code in codes)
 
 
 def _verdicts(first: Results, together: Results, names: dict[str, str]) -> Iterator[str]:
@@ -171,6 +194,23 @@ def _verdicts(first: Results, together: Results, names: dict[str, str]) -> Itera
         "column."
     )
     yield ""
+    yield from _where_ready(together, judged)
+
+
+def _where_ready(together: Results, judged: list[Verdict]) -> Iterator[str]:
+    """What changes where the languages are left out that a base is not ready for."""
+    ready = _ready(together, together.plan.bases)
+    if not 1 < len(ready) < len(together.languages):
+        return
+    plan = together.plan.model_copy(update={"languages": ready})
+    there = {it.claim: it for it in _judge(reference.like(together, replace(together, plan=plan)))}
+    changed = [there[it.claim] for it in judged if there[it.claim].verdict != it.verdict]
+    told = "; ".join(f"{it.statement}: {_said(it)}" for it in changed)
+    yield (
+        f"Over the {len(ready)} languages that all bases are ready for ({_called(ready)}) "
+        + (f"other verdicts are: {told}." if told else "every verdict is the same.")
+    )
+    yield ""
 
 
 def _said(it: Verdict) -> str:
@@ -186,7 +226,7 @@ def _drawn(
     """The effects of the claims that are drawn by base and seed, and over all bases."""
     stated = _stated()
     parts, pooled = [], {}
-    for claim, what in DRAWN.items():
+    for claim, what in _tested(together).items():
         each = claims.by_seed(together, stated[claim]).groupby(["base", "seed"]).mean()
         frame = each.rename("effect").reset_index()
         parts.append(frame.assign(what=what, base=frame["base"].map(names)))
@@ -198,6 +238,12 @@ def _drawn(
 
 def _stated() -> dict[str, Claim]:
     return {claim.id: claim for claim in claims.load()}
+
+
+def _tested(together: Results) -> dict[str, str]:
+    """Of `DRAWN` the claims whose models all are there."""
+    lacks = {it.claim for it in _judge(together) if it.verdict == claims.NOT_TESTED}
+    return {claim: what for claim, what in DRAWN.items() if claim not in lacks}
 
 
 def _each_base(together: Results, names: dict[str, str]) -> Iterator[str]:
@@ -241,7 +287,7 @@ def _spread(together: Results) -> Iterator[str]:
         yield "With one run seed a base's part cannot be told from its seed's.\n"
         return
     rows = []
-    for claim, what in DRAWN.items():
+    for claim, what in _tested(together).items():
         each = claims.by_seed(together, stated[claim]).rename("effect").reset_index()
         found = statistics.nested_components(
             each.pivot_table(values="effect", index="language", columns=["base", "seed"])
@@ -290,23 +336,57 @@ def _spearman(x: list[float], y: list[float]) -> float:
     return float(pd.Series(x).corr(pd.Series(y), method="spearman"))
 
 
-def _guess(more: Results, names: dict[str, str], folder: Path) -> Iterator[str]:
-    points = larger.experts_alone(more)
-    points["which"] = points["base"].map(names) + " base"
-    each, p, word = guess(more)
-    told = " and ".join(
-        f"{value:+.2f} on the {names[found]} base".replace("-", "−")
-        for found, value in each.items()
+def _alone(together: Results, names: dict[str, str]) -> Iterator[str]:
+    """What the experts of each base know alone, and what an election without slack discards."""
+    mean = larger.experts_alone(together).groupby("base")[["sft", "ct", "ties", "slack"]].mean()
+    plain = select(
+        together.diagnostics,
+        method="ties_sv",
+        setting="without slack",
+        ct_tokens=max(together.budgets),
+    )
+    lost = statistics.whole_model(plain).groupby("base")["discarded_sft_share"].mean()
+    yield from markdown.table(
+        ["base", "SFT only", "CT only", "TIES (mean)", "what slack changes", "SFT discarded"],
+        (
+            [
+                called,
+                *(f"{100 * mean.loc[found, which]:.1f}" for which in ("sft", "ct", "ties")),
+                claims.as_text("accuracy", mean.loc[found, "slack"]),
+                f"{100 * lost[found]:.1f}",
+            ]
+            for found, called in names.items()
+        ),
+        numbers=True,
+    )
+    yield (
+        "At the largest CT budget, means over languages and run seeds: accuracy in %, points of "
+        "accuracy, and the share of SFT parameters in % that the election discards without slack."
+    )
+    yield ""
+
+
+def _guess(together: Results, more: Results, names: dict[str, str], folder: Path) -> Iterator[str]:
+    points = larger.experts_alone(together)
+    which = pd.Categorical(
+        points["base"].map(names) + " base", [f"{it} base" for it in names.values()]
     )
     yield from markdown.picture(
         folder,
         "other-bases-slack",
-        plotting_families.slack_against_alone(points.sort_values("which", kind="stable")),
+        plotting_families.slack_against_alone(points.assign(which=which).sort_values("which")),
         "What slack changes against how much more SFT alone knows of the language's tasks than CT "
-        "alone, at the largest CT budget, on the bases that are not the first.",
+        "alone, at the largest CT budget: a mark a language and base, the mean of its run seeds.",
+    )
+    each, p, word = guess(more)
+    told = " and ".join(
+        f"{each[found]:+.2f} on the {called} base".replace("-", "−")
+        for found, called in names.items()
+        if found in each
     )
     yield (
-        f"Rank correlation over the {len(more.languages)} languages: {told}; one-sided "
+        f"The guess is from the first base and the larger one, so it is tested on the others. Rank "
+        f"correlation over the {len(more.languages)} languages: {told}; one-sided "
         f"p {claims.p_text(p)} of their mean. By the rule that was written down before, the guess "
         f"that {{doc}}`larger_model` made is **{word}**."
     )

@@ -358,14 +358,14 @@ def slack_against_alone(points: pd.DataFrame) -> Figure:
     """
     fig, (ax,) = _figure(6.4, 3.9)
     told = []
-    groups = points.groupby("which", sort=False)
+    groups = points.groupby("which", sort=False, observed=True)
     for (which, its), (colour, marker) in zip(groups, itertools.cycle(BASES), strict=False):
         ax.plot(
             100 * (its["sft"] - its["ct"]), 100 * its["slack"], marker,
             color=colour, linestyle="none", label=which,
         )  # fmt: skip
-        mean = 100 * its["slack"].mean(), 100 * (its["sft"] - its["ct"]).mean()
-        told.append(f"{which} {mean[0]:+.1f} points where SFT is {mean[1]:+.1f} above CT")
+        more = _points((its["sft"] - its["ct"]).mean())
+        told.append(f"{which} {_points(its['slack'].mean())} points where SFT is {more} above CT")
     ax.axhline(0, color="#333333", linewidth=0.8)
     ax.axvline(0, color="#333333", linewidth=0.8)
     ax.set_xlabel("SFT only minus CT only (points of accuracy)")
