@@ -23,6 +23,7 @@ from langmerge import (
     execution,
     notebook,
     offline,
+    other_bases,
     paper_results,
     provenance,
     reference,
@@ -439,10 +440,11 @@ def test_the_first_page_answers_in_a_figure_and_a_sentence_a_finding(monkeypatch
         assert re.search(r"by run seed \S+, \S+ and \S+\)\.$", line)
     many = synthetic.results(languages=("tam_Taml", "ben_Beng", "zzz_0002"), items=20, seeds=(0,))
     assert "beyond the paper" not in text
-    monkeypatch.setattr(reference, "load", lambda *_: many)
+    runs = {other_bases.PROFILE: None}
+    monkeypatch.setattr(reference, "load", lambda name="reference": runs.get(name, many))
     told = book.answer({"tam_Taml": found}, tmp_path)
-    assert told.count("(3 languages together).") == 5
-    assert re.findall(r"^(\d)\. \*\*", told, re.M) == list("12345")
+    assert told.count("(3 languages together).") == 6
+    assert re.findall(r"^(\d)\. \*\*", told, re.M) == list("123456")
 
 
 def test_pages_are_made_anew_only_where_a_notebook_or_a_file_is_another(monkeypatch, tmp_path):

@@ -33,8 +33,6 @@ from langmerge.provenance import version_of
 EXECUTED = "book/_executed"
 # Its script may not be on the path where the environment is not activated.
 _JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
-#: The findings beyond the paper's that the first page tells, and the run that they are from.
-BEYOND, FULL = (4, 5), "reference-full"
 HEADLINE_METHODS = ("sft", "ct", "ct_then_sft", "average", "ties_mean", "ties_sv")
 _RENDERERS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "docutils")
 
@@ -249,13 +247,18 @@ def other_runs() -> list[str]:
 
 
 def beyond() -> list[str]:
-    """The sentences on remedies and on the mechanism, of the full run; none where it is absent."""
-    from langmerge import reference
+    """The sentences on what is asked beyond the paper, of the parts of the full run that there are.
 
-    full = reference.load(FULL)
-    if full is None:
-        return []
-    return ["And beyond the paper, in fewer languages:", "", *headlines(full, findings=BEYOND)]
+    Empty where there is none.
+    """
+    from langmerge import reference
+    from langmerge import verdicts as verdicts_page
+
+    said = []
+    for finding, profile in verdicts_page.PROFILES.items():
+        part = reference.load(profile)
+        said += [] if part is None else headlines(part, findings=[finding])
+    return ["And beyond the paper, in fewer languages:", "", *said] if said else []
 
 
 def verdicts(results: dict[str, Any]) -> str:
