@@ -135,14 +135,18 @@ def _remedies(full: Results, folder: Path) -> Iterator[str]:
 def _remedy_row(full: Results, method: str) -> list[str]:
     """Accuracy and bits per byte of a method at the largest budget, tuned and untuned."""
     cells = [plotting.label(method)]
-    for metric, form in (("accuracy", _percent), ("bits_per_byte", _plain)):
+    for form in FORMS:
         for settings in (["tuned", "fixed"], ["default"]):
-            its = select(full.rows, method=method, setting=settings, metric=metric)
-            its = its[its["ct_tokens"].isin([0, max(full.budgets)])]
-            if metric == "accuracy":
-                its = its[its["task"].isin(full.tasks)]
-            cells.append(form(its["value"].mean()) if len(its) else "")
+            cells.append(_mean(full, method, settings, form, [0, max(full.budgets)]))
     return cells
+
+
+def _mean(full: Results, method: str, settings: list[str], metric: str, budgets: list[int]) -> str:
+    """The mean of a method's models in words; empty where there are none."""
+    its = select(full.rows, method=method, setting=settings, metric=metric, ct_tokens=budgets)
+    if metric == "accuracy":
+        its = its[its["task"].isin(full.tasks)]
+    return FORMS[metric](its["value"].mean()) if len(its) else ""
 
 
 def _against_slack(full: Results, method: str, measure: str) -> str:
@@ -167,6 +171,23 @@ def _baselines(full: Results, folder: Path) -> Iterator[str]:
         folder, "full-baselines", fig,
         "Merging against other ways to train on both: mean over the languages (dots).",
     )  # fmt: skip
+    ends = (sorted(full.budgets)[:2], [max(full.budgets)])
+    yield from markdown.table(
+        ["method", "scarcest two: accuracy", "bits per byte", "largest: accuracy", "bits per byte"],
+        (
+            [
+                plotting.label(method),
+                *(_mean(full, method, ["tuned"], form, its) for its in ends for form in FORMS),
+            ]
+            for method in there
+        ),
+        numbers=True,
+    )
+    yield (
+        "Accuracy (%) and bits per byte at the two scarcest CT budgets and at the largest, mean "
+        "over the languages."
+    )
+    yield ""
     yield (
         "A trial of these trains anew, so they were tuned with six trials each, where merges had "
         "twelve; CT-then-SFT itself had twelve."
@@ -274,3 +295,7 @@ def _percent(value: float) -> str:
 
 def _plain(value: float) -> str:
     return f"{value:.3f}"
+
+
+#: How the metrics are written in tables.
+FORMS: dict[str, Callable[[float], str]] = {"accuracy": _percent, "bits_per_byte": _plain}
