@@ -100,7 +100,8 @@ def results(
         budgets=list(budgets),
         tasks=list(TASKS),
         profile="lab",
-        plan=SimpleNamespace(note="", only=[]),
+        only=[],
+        plan=SimpleNamespace(note=""),
         provenance={},
     )
 

@@ -288,7 +288,7 @@ def test_missing_models_name_the_run_to_make(run, stated):
 def test_a_method_that_the_profile_does_not_run_is_to_be_named_there(stated):
     lacking = synthetic.results(seeds=(0, 1), items=20)
     lacking.items = lacking.items[lacking.items["method"] != "ties_mean"]
-    lacking.plan.only = ["average", "ct_then_sft"]
+    lacking.only = ["average", "ct_then_sft"]
     with pytest.raises(claims.MissingResults, match=r"runs average, ct_then_sft alone.*`only`"):
         claims.judge(lacking, 1, stated)
 

@@ -768,8 +768,8 @@ def _missing(
     if term.setting == "tuned" and "tuned" not in set(results.rows["setting"]):
         tune = f"langmerge tune --profile {results.profile}"
         mend = f"The profile has no tuned settings: run `{tune}`."
-    if results.plan.only and term.method not in results.plan.only:
-        mend = f"The profile runs {', '.join(results.plan.only)} alone: name it there (`only`)."
+    if results.only and term.method not in results.only:
+        mend = f"The profile runs {', '.join(results.only)} alone: name it there (`only`)."
     return MissingResults(
         f"claim {claim.id} needs the {claim.metric} of {term.method!r}{hint}, setting "
         f"{term.setting!r}, at {budget:,} CT tokens for {language}, seed {seed}; the results of "

@@ -43,6 +43,7 @@ class Real:
     seeds: Sequence[int] = (0,)
     budgets: Sequence[int] = (_BUDGET,)
     profile: str = PROFILE
+    only: Sequence[str] = ()
 
 
 def judge(runs: Sequence[Run]) -> list[Verdict]:

@@ -56,7 +56,7 @@ class Results(Protocol):
     budgets: Sequence[int]
     tasks: Sequence[str]
     profile: str
-    plan: Any  # a `profiles.Profile`
+    only: Sequence[str]  # the methods that are run, where not all are
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,11 @@ class Results:
         return self.plan.name
 
     @property
+    def only(self) -> list[str]:
+        """The methods that are run; empty where all are."""
+        return self.plan.only
+
+    @property
     def languages(self) -> list[str]:
         """The reported languages."""
         return self.plan.languages
