@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from langmerge import arms, book, families, full_run, keeping, plotting, profiles, reference
+from langmerge import arms, book, claims, families, full_run, keeping, plotting, profiles, reference
 from langmerge import plotting_families as drawn
 from langmerge.errors import LangmergeError
 from langmerge.merging.task_vectors import TaskVectors
@@ -118,6 +118,13 @@ def test_the_page_shows_every_family_and_its_figures_are_there(page):
     labels = re.findall("^:name: (.+)$", text, re.M)
     assert len(set(labels)) == len(labels)
     assert "nan" not in text and "six trials" in text
+
+
+def test_a_claim_stands_in_the_part_that_decides_it(page):
+    text, _ = page
+    stated = {claim.id: " ".join(claim.statement.split()) for claim in claims.load()}
+    assert f"| {stated['f4-widen']} |" in text and f"| {stated['f5-restored']} |" in text
+    assert stated["f6-replay"] not in text
 
 
 def _late_answers(full, method):

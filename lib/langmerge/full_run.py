@@ -24,6 +24,7 @@ from langmerge import (
     plotting_families,
     profiles,
     reference,
+    verdicts,
 )
 from langmerge import oracle as oracles
 from langmerge.profiles import BEYOND
@@ -88,10 +89,13 @@ def _about(full: Results) -> Iterator[str]:
 
 
 def _verdicts(full: Results) -> Iterator[str]:
-    """The claims that this run decides; those that need the other run's models stand there."""
+    """The claims that this part decides; those of another part's findings stand there."""
+    findings = [finding for finding, part in verdicts.PROFILES.items() if part == full.profile]
+    if not findings:
+        return
     yield "| Claim | Effect | 95 % interval | In the lab |"
     yield "|---|---|---|---|"
-    for finding in (4, 5, 6):
+    for finding in findings:
         for it in claims.judge(full, finding, missing_ok=True):
             if it.verdict != claims.NOT_TESTED:
                 interval = it.interval().removeprefix("95 % interval ")
