@@ -201,8 +201,8 @@ figure(**others.curves("fig-over-2-XXlangXX"))
 # %% [markdown]
 # Each panel is a claim of this finding: an effect for each language with its 95 % interval (a
 # point without a bar is one seed's value), their mean with an interval over the languages, and the
-# run of this page. All of them start from one base, so that this interval does not hold what another
-# base would give; the book's page *Other bases* asks two more.
+# run of this page. All start from one base, so that this interval does not hold what another base
+# would give; the book's page *Other bases* asks two more.
 
 # %% tags=["hide-input"]
 figure(**others.by_language("fig-across-2-XXlangXX"))
