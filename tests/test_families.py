@@ -9,13 +9,15 @@ from conftest import write_profile
 from langmerge import arms, base, experts, families, grid, oracle, profiles, reference, study
 from langmerge.errors import LangmergeError
 from langmerge.merging.task_vectors import norm, task_vector
-from langmerge.profiles import BASELINES, BEYOND
+from langmerge.profiles import BASELINES, BEYOND, REPEATED
 
 BUDGETS = [512, 1024]
 SETTINGS = {
     "ct_then_sft_slow": {"learning_rate": 5e-4, "steps": 2},
     "ct_then_sft_replay": {"learning_rate": 1e-3, "steps": 3, "replay": 1.0},
     "joint": {"learning_rate": 1e-3, "steps": 3},
+    **dict.fromkeys(REPEATED, {"repeat_steps": 2}),
+    "ties_mean_repeated": {"repeat_steps": 5},
 }
 TUNED = {"widen": {"t": 0.5, "s": 1.0}}
 
@@ -131,8 +133,7 @@ def test_steps_of_both_kinds_alternate_evenly_and_keep_their_order():
 
 def test_replay_reads_the_text_of_its_budget_again_and_no_more(plan, tiny_base):
     text = plan.continual_pretraining
-    settings = profiles.MixedFinetuning(learning_rate=1e-3, steps=5, batch=4, replay=1.0)
-    batches = experts._text_batches(tiny_base, "tam_Taml", 0, settings, text, 512)
+    batches = experts._text_batches(tiny_base, "tam_Taml", 0, text, 512, 5)
     assert len(batches) == 5
     assert torch.equal(batches[0]["input_ids"], batches[2]["input_ids"])
     assert not torch.equal(batches[0]["input_ids"], batches[1]["input_ids"])
@@ -140,10 +141,58 @@ def test_replay_reads_the_text_of_its_budget_again_and_no_more(plan, tiny_base):
     assert batches[0]["input_ids"].tolist() == rows[:4].tolist()
 
 
-def test_a_setting_that_no_training_has_is_named(plan, starts):
-    wrong = plan.model_copy(update={"default": plan.default | {"joint": {"step": 3}}})
-    with pytest.raises(LangmergeError, match=r"default\.joint.*step"):
-        made("baselines", wrong, starts)
+def test_repeated_text_changes_the_ct_expert_of_a_method_and_nothing_else(plan, starts):
+    found = keyed(made("repeated", plan, starts))
+    read = {("ct_repeated", f"{n} steps", b) for n, b in itertools.product((2, 5), BUDGETS)}
+    named = {(m, "default", b) for m, b in itertools.product(REPEATED, BUDGETS)}
+    assert found.keys() == read | named
+    plain = {cell.ct_tokens: cell for cell in starts if cell.method == "ct"}
+    for budget in BUDGETS:
+        two, five = (found["ct_repeated", f"{n} steps", budget] for n in (2, 5))
+        assert 0 < length(plain[budget]) < length(two) < length(five)
+        for method, merge in REPEATED.items():
+            cell = found[method, "default", budget]
+            if merge == "ct_then_sft":
+                assert cell.params["repeat_steps"] == 2 and cell.params["steps"]
+                continue
+            assert cell.ct == (five if method == "ties_mean_repeated" else two).expert
+            assert (cell.merge, cell.params) == (merge, grid.best(plan, merge)[1])
+            assert study.is_diagnosed(cell) == (method == "ties_mean_repeated")
+
+
+def test_reading_again_goes_on_over_the_text_of_the_budget(plan, starts, tiny_base):
+    """Two steps of a run of five are those of a run of two; the store has both afterwards."""
+    ct = next(cell for cell in starts if cell.ct_tokens == 512 and cell.method == "ct")
+    text = plan.continual_pretraining
+    on = (study.Store(), tiny_base, "tam_Taml", 0, text, 512, ct.expert)
+    alone = experts.read_again(*on, (3,))
+    assert experts.read_again(*on, (3, 4), only_find=True) is None
+    both = experts.read_again(*on, (3, 4))
+    assert both[3].sha256 == alone[3].sha256 != both[4].sha256
+    net = experts.model.with_state(tiny_base.architecture, ct.weights())
+    rows = experts._ct_rows(tiny_base, "tam_Taml", 0, text, 512)
+    again = experts.train.Rows(rows[[n % len(rows) for n in range(3 * text.batch)]])
+    experts.train.fit(net.train(), again, experts.train.Recipe(3, text.batch, text.learning_rate))
+    assert same(experts.model.state(net), alone[3].weights())
+
+
+def test_a_profile_names_the_baselines_that_it_runs(plan, starts):
+    few = plan.model_copy(update={"only": ["joint", "average_repeated"]})
+    assert {cell.method for cell in made("baselines", few, starts)} == {"joint"}
+    assert {cell.method for cell in made("repeated", few, starts)} == {
+        "ct_repeated",
+        "average_repeated",
+    }
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "key"),
+    [("baselines", "joint", "step"), ("repeated", "average_repeated", "steps")],
+)
+def test_a_setting_that_no_training_has_is_named(plan, starts, family, method, key):
+    wrong = plan.model_copy(update={"default": plan.default | {method: {key: 3}}})
+    with pytest.raises(LangmergeError, match=rf"default\.{method}.*{key}"):
+        made(family, wrong, starts)
 
 
 def test_an_arm_changes_ct_alone_and_its_models_have_names_of_their_own(plan, starts, monkeypatch):

@@ -18,7 +18,7 @@ from langmerge import base as base_module
 from langmerge import jobs
 from langmerge.cells import Cell
 from langmerge.errors import LangmergeError, readable
-from langmerge.experts import Expert, continual_pretrain, finetune_on_both
+from langmerge.experts import Expert, continual_pretrain, finetune_on_both, read_again
 from langmerge.grid import (
     best,
     chosen,
@@ -32,9 +32,11 @@ from langmerge.grid import (
 )
 from langmerge.profiles import (
     BASELINES,
+    REPEATED,
     ContinualPretraining,
     MixedFinetuning,
     Profile,
+    RepeatedText,
     Settings,
 )
 from langmerge.store import Store
@@ -60,6 +62,8 @@ def cells(
     """The models of a family whose experts have to be trained."""
     if family == "baselines":
         return baselines(plan, core, processes, quiet)
+    if family == "repeated":
+        return repeated(plan, core, processes, quiet)
     return [
         cell
         for name, value in ARMS[family].items()
@@ -91,6 +95,7 @@ def baselines(
         (ct, method, setting, values, _training(plan, root, ct, sft, method, setting, values))
         for ct, sft in pairs(core)
         for method in methods
+        if plan.runs(method)
         for setting, values in chosen(plan, method).items()
     ]
     experts = trained("other orders of CT and SFT", [it[-1] for it in wanted], processes, quiet)
@@ -163,6 +168,79 @@ def _on_both(
     """SFT with steps on CT text between, from a CT expert or from the base."""
     on = (Store(root), base_module.load(base), language, seed, settings, text, tokens)
     return finetune_on_both(*on, start, only_find=only_find)
+
+
+# --- repeated text --------------------------------------------------------------------------
+
+
+def repeated(
+    plan: Profile,
+    core: list[Cell],
+    processes: int | None = None,
+    quiet: bool = False,
+    methods: tuple[str, ...] = tuple(REPEATED),
+) -> list[Cell]:
+    """Methods of the findings, made of CT experts that go on over the text they have read.
+
+    Each has its own number of further steps, and all else as the method has it without. The
+    experts themselves are ``ct_repeated``, the number of steps their setting.
+    """
+    wanted = {
+        (method, setting): _checked(
+            RepeatedText, values, f"profile {plan.name}: {setting}.{method}"
+        ).repeat_steps
+        for method in methods
+        if plan.runs(method)
+        for setting, values in chosen(plan, method).items()
+    }
+    root, steps = Store().root, tuple(sorted(set(wanted.values())))
+    text = plan.continual_pretraining
+    of = pairs(core)
+    reading = [(_again, root, *run_of(ct), text, ct.ct_tokens, ct.expert, steps) for ct, _ in of]
+    experts = trained("CT on repeated text", reading, processes, quiet)
+    found: list[Cell] = []
+    tuned: list[tuple[Cell, str, Training]] = []
+    for (ct, sft), by_steps in zip(of, experts, strict=True):
+        again = {
+            number: dataclasses.replace(
+                ct,
+                method="ct_repeated",
+                setting=f"{number} steps",
+                expert=expert,
+                params={"repeat_steps": number},
+            )
+            for number, expert in by_steps.items()
+        }
+        found += again.values()
+        for (method, setting), number in wanted.items():
+            its, (_, values) = again[number], best(plan, REPEATED[method])
+            if REPEATED[method] != "ct_then_sft":
+                found.append(merge_cell(its, sft, method, setting, REPEATED[method], params=values))
+                continue
+            how = (method, setting, "eng_Latn", finetuning(plan, setting, values))
+            training = (train_on_ct, root, its.base, its.seed, its.expert, how)
+            tuned.append((its, setting, training))
+    fine = trained("CT-then-SFT on repeated text", [job for *_, job in tuned], processes, quiet)
+    for (its, setting, (*_, how)), expert in zip(tuned, fine, strict=True):
+        params = how[-1].model_dump() | its.params
+        found.append(Cell(*run_of(its), its.ct_tokens, how[0], setting, expert, params=params))
+    return found
+
+
+def _again(
+    root: Path,
+    base: Path,
+    language: str,
+    seed: int,
+    text: ContinualPretraining,
+    tokens: int,
+    start: Expert,
+    steps: tuple[int, ...],
+    only_find: bool = False,
+) -> dict[int, Expert] | None:
+    """CT that goes on over the text that it has read."""
+    on = (Store(root), base_module.load(base), language, seed, text, tokens)
+    return read_again(*on, start, steps, only_find=only_find)
 
 
 # --- arms: the findings with another CT -----------------------------------------------------

@@ -45,6 +45,7 @@ FINDINGS = {
     4: ("Beyond slack", "f4-widen"),
     5: ("The mechanism", "f5-restored"),
     6: ("Stronger baselines", "f6-replay"),
+    7: ("Repeated text", "f7-replay"),
 }
 #: The findings that are the paper's; the others ask further.
 PAPERS = (1, 2, 3)

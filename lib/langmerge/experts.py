@@ -110,6 +110,55 @@ def _run_ct(
     )
 
 
+def read_again(
+    store: Store,
+    base: Base,
+    language: str,
+    seed: int,
+    settings: ContinualPretraining,
+    tokens: int,
+    start: Expert,
+    steps: tuple[int, ...],
+    only_find: bool = False,
+) -> dict[int, Expert] | None:
+    """CT experts that went on over the text they had read, by their further steps.
+
+    start: the CT expert of the first `tokens` tokens of the seed's CT text. Its run goes on over
+    the same text from the beginning, as often as `steps` ask for, at the same rate and with a new
+    optimizer state; one run, of which each number of steps is a checkpoint.
+    only_find: train nothing; None where the store lacks one.
+    """
+    spec = {
+        "base": base.hash,
+        "start": start.sha256,
+        "language": [language, fingerprint(language)],
+        "english": fingerprint("eng_Latn"),
+        "seed": seed,
+        "settings": settings.spec(),
+        "tokens": tokens,
+    }
+
+    def keep(step: int, weights: StateDict) -> None:
+        found = spec | {"again": step}
+        store.get("ct", found, lambda folder: model.save(weights, folder / "model.safetensors"))
+
+    folders = {step: store.find("ct", spec | {"again": step}) for step in steps}
+    missing = {step for step, folder in folders.items() if folder is None}
+    if missing and only_find:
+        return None
+    if missing:
+        batches = _text_batches(base, language, seed, settings, tokens, max(missing))
+        train.fit(
+            model.with_state(base.architecture, start.weights()).train(),
+            train.Batches(batches),
+            train.Recipe(len(batches), 1, settings.learning_rate),
+            keep_at=keep,
+            steps=missing,
+        )
+        folders |= {step: store.find("ct", spec | {"again": step}) for step in missing}
+    return {step: _expert(folder / "model.safetensors") for step, folder in folders.items()}
+
+
 def _ct_rows(
     base: Base, language: str, seed: int, settings: ContinualPretraining, tokens: int
 ) -> np.ndarray:
@@ -204,9 +253,10 @@ def finetune_on_both(
 
     def compute(folder: Path) -> None:
         net = model.with_state(base.architecture, start.weights() if start else base.weights)
+        wanted = max(1, round(settings.replay * settings.steps))
         batches = interleaved(
             _answer_batches(base, seed, settings),
-            _text_batches(base, language, seed, settings, text, tokens),
+            _text_batches(base, language, seed, text, tokens, wanted),
         )
         recipe = train.Recipe(len(batches), 1, settings.learning_rate)
         train.fit(net.train(), train.Batches(batches), recipe)
@@ -237,16 +287,16 @@ def _text_batches(
     base: Base,
     language: str,
     seed: int,
-    settings: MixedFinetuning,
     text: ContinualPretraining,
     tokens: int,
+    wanted: int,
 ) -> list[train.Batch]:
+    """As many batches of the first `tokens` tokens of a CT text, from the beginning again."""
     rows = _ct_rows(base, language, seed, text, tokens)
     batches = [
         train.collate_rows(list(rows[at : at + text.batch]))
         for at in range(0, len(rows), text.batch)
     ]
-    wanted = max(1, round(settings.replay * settings.steps))
     return [batches[number % len(batches)] for number in range(wanted)]
 
 

@@ -97,6 +97,13 @@ LOOKS |= {
     "ct_then_sft_replay": Look("CT-then-SFT with replay", "#005F73", "$R$", (0, (7, 2))),
     "sft_then_ct": Look("SFT-then-CT", "#9B2226", "$c$", (0, (5, 5))),
     "joint": Look("CT and SFT in one run", "#7F4F24", "$J$", (0, (9, 1, 1, 1, 1, 1))),
+    "ct_repeated": Look("CT, text repeated", "#6C757D", "$C$", (0, (3, 2, 1, 2))),
+    "ct_then_sft_repeated": Look("CT-then-SFT, text repeated", "#F4772E", "$F$", (0, (7, 3))),
+    "average_repeated": Look("average, text repeated", "#1F78B4", "$A$", (0, (4, 2, 1, 2))),
+    "task_arithmetic_repeated": Look(
+        "task arithmetic, text repeated", "#33A02C", "$K$", (0, (9, 2, 2, 2))
+    ),
+    "ties_mean_repeated": Look("TIES (mean), text repeated", "#5D3A9B", "$T$", (0, (12, 3, 2, 3))),
     "restored_sft": Look("lost SFT restored", "#2A9D8F", "$+$", (0, (2, 5))),
     "random_drop": Look("as many lost at random", "#7A7A00", "$?$", (0, (1, 5))),
     "rescaled_ct": Look("CT rescaled before election", "#2166AC", "$\\tau$", (0, (3, 5))),

@@ -50,15 +50,30 @@ BEYOND = (
 )  # fmt: skip
 #: The family `baselines`: other orders of the same two trainings.
 BASELINES = ("ct_then_sft_slow", "ct_then_sft_replay", "sft_then_ct", "joint")
+#: The family `repeated`: methods of the findings whose CT expert reads its text again.
+REPEATED = {
+    "ct_then_sft_repeated": "ct_then_sft",
+    "average_repeated": "average",
+    "task_arithmetic_repeated": "task_arithmetic",
+    "ties_mean_repeated": "ties_mean",
+}
 #: What the findings compare beside CORE: controls, and the ceiling in the target language.
 CONTROLS = ("target_sft", "half_sft", "chat_vector", "shuffled_ct", "norm_matched_ct")
 #: Families of further models beside those of the findings; `langmerge.families` makes them.
 #: beyond: other remedies. untuned: their untuned defaults, and the baselines'. mechanism:
-#: interventions on the election. baselines: other ways to train on both. sensitivity: one
-#: setting at a time. bilingual, rates: the findings with other CT. oracle: settings chosen on a
-#: language's own dev items.
+#: interventions on the election. baselines: other ways to train on both. repeated: the findings
+#: with CT that reads its text again. sensitivity: one setting at a time. bilingual, rates: the
+#: findings with other CT. oracle: settings chosen on a language's own dev items.
 Family = Literal[
-    "beyond", "untuned", "mechanism", "baselines", "sensitivity", "bilingual", "rates", "oracle"
+    "beyond",
+    "untuned",
+    "mechanism",
+    "baselines",
+    "repeated",
+    "sensitivity",
+    "bilingual",
+    "rates",
+    "oracle",
 ]
 
 
@@ -94,6 +109,13 @@ class Finetuning(BaseModel):
     batch: Positive
 
 
+class RepeatedText(BaseModel):
+    """CT that goes on over the text it has read, by so many steps."""
+
+    model_config = ConfigDict(extra="forbid")
+    repeat_steps: Positive
+
+
 class MixedFinetuning(Finetuning):
     """Fine-tuning with steps on CT text between: `replay` of them for each step of SFT."""
 
@@ -121,14 +143,14 @@ class Profile(BaseModel):
     default: dict[str, Settings]
     tuned: dict[str, Settings]
     families: Annotated[list[Family], Once] = []
-    #: The findings' methods that are run, where not all are: CORE and CONTROLS. Base, SFT and CT
-    #: always are.
+    #: The methods that are run, where not all are: CORE, CONTROLS, BASELINES and REPEATED. Base,
+    #: SFT and CT always are.
     only: Annotated[list[str], Once] = []
 
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods whose settings matter: of the findings, and of the families."""
-        more = {"beyond": BEYOND, "baselines": BASELINES}
+        more = {"beyond": BEYOND, "baselines": BASELINES, "repeated": (*REPEATED,)}
         return (*CORE, *(name for family in self.families for name in more.get(family, ())))
 
     def identity(self) -> dict[str, object]:
@@ -147,7 +169,7 @@ class Profile(BaseModel):
         return told
 
     def runs(self, method: str) -> bool:
-        """Whether a method of the findings is run."""
+        """Whether a method of the findings, of the baselines or with repeated text is run."""
         return not self.only or method in self.only
 
     def settings(self, method: str) -> dict[str, Settings]:
@@ -168,7 +190,8 @@ def load(name: str, **overrides: object) -> Profile:
         profile = Profile.model_validate(raw | {"name": name})
     except ValidationError as error:
         raise LangmergeError(f"profile {name}: {readable(error)}") from None
-    known = {"task": (profile.tasks, TASKS), "method": (profile.only, (*CORE, *CONTROLS))}
+    methods = (*CORE, *CONTROLS, *BASELINES, *REPEATED)
+    known = {"task": (profile.tasks, TASKS), "method": (profile.only, methods)}
     for what, (given, there) in known.items():
         for one in given:
             if one not in there:

@@ -39,7 +39,7 @@ from langmerge.store import Store
 #: Cells of one suite that one job evaluates: its tasks are built once for them.
 BATCH = 8
 #: Methods whose losses to trimming and election are diagnosed.
-DIAGNOSED = ("ties_mean", "ties_sv", "rescaled_ct", "heavier_sft")
+DIAGNOSED = ("ties_mean", "ties_sv", "rescaled_ct", "heavier_sft", "ties_mean_repeated")
 #: What a row of every frame says of its model.
 HEAD = (
     "base", "language", "seed", "ct_tokens", "method", "setting", "slack", "variant", "cell",

@@ -21,7 +21,7 @@ from langmerge import arms, families, grid, paths, profiles, study
 from langmerge.cells import Cell
 from langmerge.errors import LangmergeError, nearest
 from langmerge.files import read_yaml_as, write_text
-from langmerge.profiles import BASELINES, BEYOND, CORE, Profile, Settings
+from langmerge.profiles import BASELINES, BEYOND, CORE, REPEATED, Profile, Settings
 
 MARK = "# --- below: chosen on the development languages by `langmerge tune`, then frozen ---\n"
 
@@ -102,18 +102,26 @@ def tune(
     asked = _asked(what, methods, frozen if missing else {})
     if not asked:
         return {}
-    plan = profiles.load(
-        profile,
-        languages=what.languages,
-        seeds=what.seeds,
-        budgets=what.budgets,
-        items=what.items,
-        text_documents=what.text_documents,
-        tuned={},
-    )
-    some = what.model_copy(update={"methods": {name: what.methods[name] for name in asked}})
-    table = run_trials(plan, some, processes, quiet)
-    found = best_trials(table)
+    found: dict[str, Settings] = {}
+    tables = []
+    # What reads its text again is built on its method as tuned, so that it comes second.
+    for names in ([n for n in asked if n not in REPEATED], [n for n in asked if n in REPEATED]):
+        if names:
+            known = frozen | found
+            built_on = {REPEATED[name] for name in names if name in REPEATED} & known.keys()
+            plan = profiles.load(
+                profile,
+                languages=what.languages,
+                seeds=what.seeds,
+                budgets=what.budgets,
+                items=what.items,
+                text_documents=what.text_documents,
+                tuned={name: known[name] for name in sorted(built_on)},
+            )
+            some = what.model_copy(update={"methods": {name: what.methods[name] for name in names}})
+            tables.append(run_trials(plan, some, processes, quiet))
+            found |= best_trials(tables[-1])
+    table = pd.concat(tables, ignore_index=True)
     whole = len(asked) == len(what.methods)
     _write_trials(target.with_suffix(".trials.csv"), table, keep_others=not whole)
     tuned = found if whole else frozen | found
@@ -191,13 +199,15 @@ def _trial_cells(
     )
     beyond = [method for method in settings if method in BEYOND]
     trained = tuple(method for method in settings if method in BASELINES)
+    repeated = tuple(method for method in settings if method in REPEATED)
     found: list[Cell] = []
     if any(method in CORE for method in settings):
         found += grid.cells(trial, processes=processes, quiet=quiet)
-    if beyond or trained:
+    if beyond or trained or repeated:
         starts = grid.starts(trial, processes, quiet)
         found += families.beyond(trial, starts, beyond)
         found += arms.baselines(trial, starts, processes, quiet, trained)
+        found += arms.repeated(trial, starts, processes, quiet, repeated)
     return [
         replace(cell, setting=str(number))
         for cell in found

@@ -30,7 +30,12 @@ from langmerge.statistics import Results
 MANY = 30
 REFERENCE = "reference run"
 #: Which of the committed runs has the models of a finding, if not the run of many languages.
-PROFILES = {4: "reference-full", 5: "reference-full", 6: "reference-baselines"}
+PROFILES = {
+    4: "reference-full",
+    5: "reference-full",
+    6: "reference-baselines",
+    7: "reference-repeated",
+}
 NOTHING = "nothing"
 
 
