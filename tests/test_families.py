@@ -16,7 +16,7 @@ SETTINGS = {
     "ct_then_sft_slow": {"learning_rate": 5e-4, "steps": 2},
     "ct_then_sft_replay": {"learning_rate": 1e-3, "steps": 3, "replay": 1.0},
     "joint": {"learning_rate": 1e-3, "steps": 3},
-    **dict.fromkeys(REPEATED, {"repeat_steps": 2}),
+    **{method: {"repeat_steps": 2} for method in REPEATED},
     "ties_mean_repeated": {"repeat_steps": 5},
 }
 TUNED = {"widen": {"t": 0.5, "s": 1.0}}
