@@ -27,6 +27,7 @@ from langmerge import (
     verdicts,
 )
 from langmerge import oracle as oracles
+from langmerge.claims import Claim
 from langmerge.profiles import BEYOND
 from langmerge.statistics import select
 from langmerge.study import Results
@@ -43,6 +44,12 @@ PLACE = {"bilingual": 0, "rates": 1}
 BASELINES = (
     "ct_then_sft", "ct_then_sft_slow", "ct_then_sft_replay", "sft_then_ct", "joint", "ties_mean",
 )  # fmt: skip
+#: The claims on mean-TIES whose effect is told of every setting that was swept.
+SETTING_BY_SETTING = {
+    "f1-accuracy": "over CT-then-SFT, scarcest two budgets",
+    "f2-merge-stops": "largest over middle budget",
+}
+ENDS = ("lowest", "highest")
 REMEDIES = ("ties_mean", "ties_sv", "task_arithmetic", "chat_vector", *BEYOND)
 
 
@@ -225,6 +232,66 @@ def _sweeps(full: Results, folder: Path) -> Iterator[str]:
         caption = f"Sweep of {plotting_families.AXES[name]}: mean over the languages (dots)."
         file = f"full-sweep-{name.replace(', ', '-').replace(' ', '-')}"
         yield from markdown.picture(folder, file, fig, caption)
+
+    yield from _of_settings(full)
+
+
+def _of_settings(full: Results) -> Iterator[str]:
+    """Whether a finding would be another with another setting: its effect over every sweep."""
+    stated = {claim.id: claim for claim in claims.load()}
+    every = {name: _over_sweeps(full, stated[name]) for name in SETTING_BY_SETTING}
+    yield "### Whether a finding hangs on a setting"
+    yield ""
+    yield from markdown.table(
+        ["setting", *(f"{what}: {end}" for what in SETTING_BY_SETTING.values() for end in ENDS)],
+        (
+            [plotting_families.AXES[sweep], *(_end(its[sweep], end) for its in every.values()
+             for end in ENDS)]
+            for sweep in families.SWEEPS
+        ),
+    )  # fmt: skip
+    first = stated["f1-accuracy"]
+    effects = pd.concat(every["f1-accuracy"])
+    least = first.smallest_effect
+    ahead, behind = int((effects >= least).sum()), int((effects <= -least).sum())
+    yield (
+        "Points of accuracy, mean over the languages, and the value that gives it; what is "
+        "compared is a model as swept, with CT-then-SFT as tuned or with itself. These are the "
+        "ends of many, and no interval was computed for any: they tell how far a choice could "
+        f"move a finding, not which is right. Of the {len(effects)} settings {ahead} put the merge "
+        f"{100 * least:g} points or more ahead of CT-then-SFT there, and {behind} as much behind."
+    )
+    yield ""
+
+
+def _over_sweeps(full: Results, claim: Claim) -> dict[str, pd.Series]:
+    """A claim's effect with the models of every sweep in place of mean-TIES, by setting."""
+    found = {}
+    for sweep in families.SWEEPS:
+        method = f"sensitivity/{sweep}"
+        settings = select(full.rows, method=method)["setting"].unique()
+        found[sweep] = pd.Series(
+            {
+                setting: claims.measure(full, _instead(claim, method, setting)).estimate
+                for setting in settings
+            }
+        )
+    return found
+
+
+def _instead(claim: Claim, method: str, setting: str) -> Claim:
+    """A claim on mean-TIES, on another model."""
+    put = {"method": method, "setting": setting}
+    terms = (
+        term.model_copy(update=put) if term.method == "ties_mean" else term
+        for term in claim.contrast
+    )
+    return claim.model_copy(update={"contrast": tuple(terms)})
+
+
+def _end(effects: pd.Series, end: str) -> str:
+    at = effects.idxmin() if end == ENDS[0] else effects.idxmax()
+    return f"{claims.as_text('accuracy', effects[at])} ({at.replace('inf', '∞')})"
 
 
 def _arms(full: Results, folder: Path) -> Iterator[str]:

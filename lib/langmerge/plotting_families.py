@@ -178,8 +178,8 @@ def sweep(results: Results, name: str) -> Figure:
     told = ", ".join(f"{_percent(mean[one])} at {one}" for one in order)
     return _with_alt(
         fig,
-        f"Accuracy and bits per byte over {AXES[name]}, mean of {len(results.languages)} "
-        f"languages; accuracy at the largest CT budget: {told}.",
+        f"Accuracy and bits per byte over {AXES[name]}, mean over the languages; accuracy at the "
+        f"largest CT budget: {told}.",
     )
 
 
@@ -216,7 +216,8 @@ def regimes(effects: pd.DataFrame, arms: Sequence[str]) -> Figure:
         )
         limit = max(1.0, float(np.nanmax(np.abs(grid.to_numpy()))))
         sns.heatmap(
-            grid, ax=ax, vmin=-limit, vmax=limit, cmap="PuOr", annot=True, fmt=".0f",
+            grid, ax=ax, vmin=-limit, vmax=limit, cmap="PuOr", fmt="",
+            annot=grid.map(lambda value: f"{round(value):d}".replace("-", "−")),
             linewidths=0.5, cbar_kws={"label": "points"},
             xticklabels=[_tokens(at) for at in grid.columns],
         )  # fmt: skip
