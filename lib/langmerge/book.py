@@ -103,6 +103,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         other_bases,
         paper_chapter,
         reference,
+        repeated_text,
         status,
         teaching,
     )
@@ -117,6 +118,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         "explorer.md": explorer.page(reference.load(), folder),
         "real_models.md": paper_chapter.page(),
         "full.md": full_run.page(folder),
+        "repeated_text.md": repeated_text.page(folder),
         "larger.md": larger.page(folder),
         "many_seeds.md": many_seeds.page(folder),
         "other_bases.md": other_bases.page(folder),

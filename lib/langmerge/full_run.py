@@ -66,7 +66,7 @@ def _run(full: Results, folder: Path) -> Iterator[str]:
     """The sections of one of the runs: those of the families that it has."""
     there = set(full.plan.families)
     yield from _about(full)
-    yield from _verdicts(full)
+    yield from verdict_table(full)
     for families_of_it, section in SECTIONS:
         if families_of_it <= there:
             yield from section(full, folder)
@@ -95,7 +95,7 @@ def _about(full: Results) -> Iterator[str]:
     yield ""
 
 
-def _verdicts(full: Results) -> Iterator[str]:
+def verdict_table(full: Results) -> Iterator[str]:
     """The claims that this part decides; those of another part's findings stand there."""
     findings = [finding for finding, part in verdicts.PROFILES.items() if part == full.profile]
     if not findings:
@@ -148,11 +148,13 @@ def _remedy_row(full: Results, method: str) -> list[str]:
     cells = [plotting.label(method)]
     for form in FORMS:
         for settings in (["tuned", "fixed"], ["default"]):
-            cells.append(_mean(full, method, settings, form, [0, max(full.budgets)]))
+            cells.append(mean_of(full, method, settings, form, [0, max(full.budgets)]))
     return cells
 
 
-def _mean(full: Results, method: str, settings: list[str], metric: str, budgets: list[int]) -> str:
+def mean_of(
+    full: Results, method: str, settings: list[str], metric: str, budgets: list[int]
+) -> str:
     """The mean of a method's models in words; empty where there are none."""
     its = select(full.rows, method=method, setting=settings, metric=metric, ct_tokens=budgets)
     if metric == "accuracy":
@@ -188,7 +190,7 @@ def _baselines(full: Results, folder: Path) -> Iterator[str]:
         (
             [
                 plotting.label(method),
-                *(_mean(full, method, ["tuned"], form, its) for its in ends for form in FORMS),
+                *(mean_of(full, method, ["tuned"], form, its) for its in ends for form in FORMS),
             ]
             for method in there
         ),

@@ -24,6 +24,8 @@ PROFILES = (
     "reference",
     "reference-full",
     "reference-baselines",
+    "reference-trained",
+    "reference-repeated",
     "reference-seeds",
     "reference-bases",
     "reference-large",
