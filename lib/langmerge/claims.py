@@ -179,10 +179,24 @@ class Verdict:
 
     def interval(self) -> str:
         """The 95 % interval in words, in the units of the metric."""
+        return f"95 % interval {self.bounds()}" if math.isfinite(self.low) else self.bounds()
+
+    def bounds(self) -> str:
+        """The ends of the interval, where a heading says what they are of."""
         if not math.isfinite(self.low):
             return "no interval"
         number, _ = _SHOWN[self.metric]
-        return f"95 % interval {number(self.low)} to {number(self.high)}"
+        return f"{number(self.low)} to {number(self.high)}"
+
+    def said(self, over: bool = True) -> str:
+        """Effect, interval and verdict for a cell of a table.
+
+        over: tell over what the interval is, where runs on several bases or seeds are compared.
+        """
+        if self.verdict == NOT_TESTED:
+            return self.verdict
+        bounds = f"{self.bounds()}, over {self.over or 'languages'}" if over else self.bounds()
+        return f"{effect(self)} ({bounds}): **{self.verdict}**"
 
     def basis(self) -> str:
         """What the numbers rest on: items, concepts, seeds, languages."""
@@ -560,7 +574,7 @@ def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
         {
             "claim": verdict.statement,
             "effect": effect(verdict),
-            "95 % interval": verdict.interval().removeprefix("95 % interval "),
+            "95 % interval": verdict.bounds(),
             "p (Holm)": p_text(verdict.p_holm),
             "rests on": verdict.note if verdict.verdict == NOT_TESTED else verdict.basis(),
             "in the lab": verdict.verdict,

@@ -105,8 +105,8 @@ def verdict_table(full: Results) -> Iterator[str]:
     for finding in findings:
         for it in claims.judge(full, finding, missing_ok=True):
             if it.verdict != claims.NOT_TESTED:
-                interval = it.interval().removeprefix("95 % interval ")
-                yield f"| {it.statement} | {claims.effect(it)} | {interval} | **{it.verdict}** |"
+                told = (it.statement, claims.effect(it), it.bounds(), f"**{it.verdict}**")
+                yield f"| {' | '.join(told)} |"
     yield ""
 
 

@@ -118,8 +118,8 @@ def _verdicts(small: Results, large: Results) -> Iterator[str]:
         (
             [
                 it.statement,
-                _said(it),
-                _said(other),
+                it.said(over=False),
+                other.said(over=False),
                 _difference(small, large, stated[it.claim]),
             ]
             for it, other in pairs
@@ -147,16 +147,6 @@ def _judged(results: Results, finding: int) -> list[Verdict]:
     return claims.judge(results, finding, missing_ok=True)
 
 
-def _said(it: Verdict) -> str:
-    if it.verdict == claims.NOT_TESTED:
-        return it.verdict
-    return f"{_measured(it)}: **{it.verdict}**"
-
-
-def _measured(it: Verdict) -> str:
-    return f"{claims.effect(it)} ({it.interval().removeprefix('95 % interval ')})"
-
-
 def _difference(small: Results, large: Results, claim: Claim) -> str:
     """How much larger the effect is on the larger base, paired by language."""
     try:
@@ -180,7 +170,7 @@ def _on_ready(large: Results, all_of_them: dict[str, Verdict]) -> Iterator[str]:
     other = [it for finding in FINDINGS for it in _judged(few, finding)]
     changed = [it for it in other if it.verdict != all_of_them[it.claim].verdict]
     names = ", ".join(languages.load(code).name for code in ready)
-    told = "; ".join(f"{it.statement}: {_said(it)}" for it in changed)
+    told = "; ".join(f"{it.statement}: {it.said(over=False)}" for it in changed)
     yield (
         f"With the larger base English SFT alone is between chance and ceiling on {base.NEEDED} "
         f"tasks or more, the condition of the reference run, in {names} only. Over these "

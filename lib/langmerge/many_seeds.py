@@ -118,7 +118,7 @@ def _verdicts(few: Results, many: Results) -> Iterator[str]:
             f"reference run, run seeds {_range(few.seeds)}",
             f"run seeds {_range(many.seeds)}",
         ],
-        ([it.statement, _said(it), _said(other)] for it, other in pairs),
+        ([it.statement, it.said(), other.said()] for it, other in pairs),
     )
     yield (
         "Effect, 95 % interval with what it is over, and verdict by the rules of the verdicts "
@@ -126,11 +126,6 @@ def _verdicts(few: Results, many: Results) -> Iterator[str]:
         "the languages alone, on the right the wider of those over languages and over seeds."
     )
     yield ""
-
-
-def _said(it: Verdict) -> str:
-    interval = it.interval().removeprefix("95 % interval ")
-    return f"{claims.effect(it)} ({interval}, over {it.over or 'languages'}): **{it.verdict}**"
 
 
 def _claims() -> dict[str, Claim]:

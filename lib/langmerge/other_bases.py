@@ -186,7 +186,7 @@ def _verdicts(first: Results, together: Results, names: dict[str, str]) -> Itera
     yield ""
     yield from markdown.table(
         ["Claim", "first base", f"{len(names)} bases together"],
-        ([it.statement, _said(alone[it.claim]), _said(it)] for it in judged),
+        ([it.statement, alone[it.claim].said(), it.said()] for it in judged),
     )
     yield (
         "Effect, 95 % interval with what it is over, and verdict by the rules of the verdicts "
@@ -205,19 +205,12 @@ def _where_ready(together: Results, judged: list[Verdict]) -> Iterator[str]:
     plan = together.plan.model_copy(update={"languages": ready})
     there = {it.claim: it for it in _judge(reference.like(together, replace(together, plan=plan)))}
     changed = [there[it.claim] for it in judged if there[it.claim].verdict != it.verdict]
-    told = "; ".join(f"{it.statement}: {_said(it)}" for it in changed)
+    told = "; ".join(f"{it.statement}: {it.said()}" for it in changed)
     yield (
         f"Over the {len(ready)} languages that all bases are ready for ({_called(ready)}) "
         + (f"other verdicts are: {told}." if told else "every verdict is the same.")
     )
     yield ""
-
-
-def _said(it: Verdict) -> str:
-    if it.verdict == claims.NOT_TESTED:
-        return it.verdict
-    interval = it.interval().removeprefix("95 % interval ")
-    return f"{claims.effect(it)} ({interval}, {_over(it)}): **{it.verdict}**"
 
 
 def _drawn(
@@ -270,8 +263,7 @@ def _each_base(together: Results, names: dict[str, str]) -> Iterator[str]:
 def _briefly(it: Verdict) -> str:
     if it.verdict == claims.NOT_TESTED:
         return it.verdict
-    interval = it.interval().removeprefix("95 % interval ")
-    return f"{claims.effect(it)} {interval}: {it.verdict}"
+    return f"{claims.effect(it)} {it.bounds()}: {it.verdict}"
 
 
 def on_base(together: Results, found: str) -> Results:

@@ -109,9 +109,7 @@ def table(verdicts: Sequence[Verdict]) -> Markdown:
             verdict.statement,
             f"**{verdict.verdict}**",
             claims.effect(verdict) if verdict.verdict != NOT_TESTED else "",
-            verdict.interval().removeprefix("95 % interval ")
-            if verdict.verdict != NOT_TESTED
-            else "",
+            verdict.bounds() if verdict.verdict != NOT_TESTED else "",
             claims.p_text(verdict.p_holm) if verdict.verdict != NOT_TESTED else "",
             "; ".join(filter(None, [basis(verdict), verdict.note])),
         )
