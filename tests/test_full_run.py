@@ -82,6 +82,9 @@ def test_the_regime_map_finds_the_effects_that_were_put_in(full):
             assert found == pytest.approx(sign * LIFT[arm], abs=1e-9), (effect, arm)
     text = plotting.alt(drawn.regimes(table, ["now", *names]))
     assert all(arm in text for arm in names)
+    late = table[table["effect"] == "TIES over its middle budget"].set_index("ct_tokens")["value"]
+    middle, last = sorted(full.budgets)[1], max(full.budgets)
+    assert (late[middle] == 0).all() and late[last].mean() < 0, "made to saturate"
     at = table[(table["effect"] == "SFT that TIES discards") & (table["arm"] == "now")]
     assert (at["value"] == at["discarded"]).all() and len(at) == 3 * len(full.budgets)
 
@@ -143,6 +146,18 @@ def test_a_finding_is_told_over_every_setting_that_was_swept(page, full):
     number = sum(len(values) for _, _, values in families.SWEEPS.values())
     told = f"Of the {number} settings {number - 1} put the merge 3 points or more ahead"
     assert told in text and "and 0 as much behind" in text
+
+
+def test_the_findings_effects_are_told_of_every_arm(page, full):
+    text, _ = page
+    stated = {claim.id: claim for claim in claims.load()}
+    now = full_run.with_interval(full, stated["f3-accuracy"])
+    (row,) = [line for line in text.splitlines() if line.startswith("| as in the study |")]
+    assert row.endswith(f"| {now} |")
+    rows = [line for line in text.splitlines() if re.match(r"\| (bilingual|rate x) ", line)]
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == [
+        name for family in arms.ARMS.values() for name in family
+    ]
 
 
 def _late_answers(full, method):

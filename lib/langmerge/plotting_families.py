@@ -202,18 +202,18 @@ def _sweep_lines(ax: Axes, rows: pd.DataFrame, order: Sequence[str]) -> None:
 
 @mpl.rc_context(STYLE)
 def regimes(effects: pd.DataFrame, arms: Sequence[str]) -> Figure:
-    """Where each finding holds: effects by CT tokens and arm, a panel an effect.
+    """Where each finding holds: effects by CT tokens and arm, a panel an effect, two in a row.
 
     effects: as `regime_effects` gives. Cells are means over the languages, in points.
     """
     panels = list(dict.fromkeys(effects["effect"]))
-    fig, axes = _figure(4.0 * len(panels), 0.5 * len(arms) + 1.9, 1, len(panels))
+    rows = (len(panels) + 1) // 2
+    fig, axes = _figure(9.2, rows * (0.5 * len(arms) + 1.6), rows, 2)
     told = []
     for ax, panel in zip(axes, panels, strict=True):
         its = effects[effects["effect"] == panel]
-        grid = (
-            100 * its.pivot_table(index="arm", columns="ct_tokens", values="value").loc[list(arms)]
-        )
+        mean = its.pivot_table(index="arm", columns="ct_tokens", values="value").loc[list(arms)]
+        grid = 100 * mean
         limit = max(1.0, float(np.nanmax(np.abs(grid.to_numpy()))))
         sns.heatmap(
             grid, ax=ax, vmin=-limit, vmax=limit, cmap="PuOr", fmt="",
@@ -223,11 +223,11 @@ def regimes(effects: pd.DataFrame, arms: Sequence[str]) -> Figure:
         )  # fmt: skip
         ax.set_xlabel("CT tokens")
         ax.set_ylabel("")
-        ax.tick_params(axis="both", rotation=0, length=0, labelleft=ax is axes[0])
+        ax.tick_params(axis="both", rotation=0, length=0, labelleft=ax in axes[::2])
         ax.grid(visible=False)
         _panel(ax, panel)
-        rows = (f"{arm} {', '.join(f'{v:+.0f}' for v in grid.loc[arm])}" for arm in arms)
-        told.append(f"{panel}: {'; '.join(rows)}")
+        each = (f"{arm} {', '.join(f'{round(v):+d}' for v in grid.loc[arm])}" for arm in arms)
+        told.append(f"{panel}: {'; '.join(each)}")
     return _with_alt(
         fig,
         f"Effects in points by arm, from the smallest to the largest CT budget. {'. '.join(told)}.",
@@ -245,7 +245,7 @@ def regime_effects(results: Results, arms: Sequence[str], now: str) -> pd.DataFr
     keys = ["base", "language", "seed", "ct_tokens"]
     mean = rows.groupby([*keys, "method", "setting"])["value"].mean()
     whole = statistics.whole_model(results.diagnostics)
-    found = []
+    budgets, found = sorted(results.budgets), []
     for arm in (now, *arms):
         prefix = "" if arm == now else f"{arm}/"
 
@@ -253,8 +253,10 @@ def regime_effects(results: Results, arms: Sequence[str], now: str) -> pd.DataFr
             return mean.xs((prefix + method, setting), level=("method", "setting"))
 
         lost = select(whole, method=f"{prefix}ties_mean", setting="tuned").set_index(keys)
+        middle = of("ties_mean").xs(budgets[(len(budgets) - 1) // 2], level="ct_tokens")
         effects = {
             "TIES over CT-then-SFT": of("ties_mean") - of("ct_then_sft"),
+            "TIES over its middle budget": of("ties_mean") - middle,
             "SFT that TIES discards": lost["discarded_sft_share"],
             "slack over none": of("ties_sv") - of("ties_sv", "without slack"),
         }
@@ -277,7 +279,9 @@ def against_diagnosis(effects: pd.DataFrame) -> Figure:
     drawn = [effect for effect in dict.fromkeys(effects["effect"]) if "discards" not in effect]
     looks = {
         name: Look(name, colour, marker, "none")
-        for name, colour, marker in zip(drawn, ("#0072B2", "#D55E00"), "o*", strict=False)
+        for name, colour, marker in zip(
+            drawn, ("#0072B2", "#009E73", "#D55E00"), "o^*", strict=False
+        )
     }
     told = []
     for name, style in looks.items():

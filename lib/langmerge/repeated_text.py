@@ -6,7 +6,6 @@ were chosen on the development languages before.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -168,9 +167,7 @@ def _difference(run: Results, like: Claim, one: str, other: str) -> str:
         term.model_copy(update={"method": method})
         for term, method in zip(like.contrast, (one, other), strict=True)
     )
-    its = claims.measure(run, like.model_copy(update={"contrast": tuple(terms)}))
-    said = [claims.as_text(like.metric, value) for value in (its.estimate, its.low, its.high)]
-    return f"{said[0]} ({said[1]} to {said[2]})" if math.isfinite(its.low) else said[0]
+    return full_run.with_interval(run, like.model_copy(update={"contrast": tuple(terms)}))
 
 
 def _discarded(run: Results) -> Iterator[str]:
