@@ -210,6 +210,18 @@ def test_an_arm_changes_ct_alone_and_its_models_have_names_of_their_own(plan, st
     assert plan.continual_pretraining.spec().keys() == faster.spec().keys() - {"bilingual"}
 
 
+def test_an_arm_has_the_methods_that_the_profile_runs(plan, starts):
+    few = plan.model_copy(update={"only": ["ties_sv"]})
+    found = keyed(made("faster", few, [cell for cell in starts if cell.ct_tokens in (0, 512)]))
+    (name,) = arms.ARMS["faster"]
+    assert {(method, setting) for method, setting, _ in found} == {
+        (f"{name}/ct", "fixed"),
+        (f"{name}/ties_sv", "default"),
+        (f"{name}/ties_sv", "without slack"),
+    }
+    assert arms.ARMS["faster"].items() <= arms.ARMS["rates"].items()
+
+
 # --- the whole, and its key ----------------------------------------------------------------
 
 

@@ -45,6 +45,7 @@ from langmerge.store import Store
 ARMS: dict[str, dict[str, float]] = {
     "bilingual": {"bilingual 10 %": 0.1, "bilingual 30 %": 0.3},
     "rates": {"rate x 0.4": 0.4, "rate x 2": 2.0},
+    "faster": {"rate x 2": 2.0},
 }
 #: The merges of an arm.
 MERGED = ("average", "task_arithmetic", "ties_mean", "ties_sv")
@@ -250,7 +251,7 @@ def with_ct(plan: Profile, family: str, value: float) -> Profile:
     """The profile with the CT of an arm."""
     now = plan.continual_pretraining
     change = {"bilingual": value}
-    if family == "rates":
+    if family in ("rates", "faster"):
         change = {"learning_rate": now.learning_rate * value}
     return plan.model_copy(update={"continual_pretraining": now.model_copy(update=change)})
 
@@ -266,32 +267,38 @@ def arm(
     root = Store().root
     runs = [cell for cell in core if cell.method == "sft"]
     first = [(train_ct, plan, root, *run_of(sft)) for sft in runs]
-    jobs.run(f"CT: {name}", [job for job in first if not is_done(*job)], processes, quiet)
-    by_run = [(sft, train_ct(plan, root, *run_of(sft))) for sft in runs]
+    by_run = zip(runs, trained(f"CT: {name}", first, processes, quiet), strict=True)
+    found = [
+        (Cell(*run_of(sft), tokens, "ct", "fixed", expert=expert), sft)
+        for sft, experts in by_run
+        for tokens, expert in experts.items()
+    ]
+    made = [ct for ct, _ in found]
+    made += _finetuned(plan, name, made, processes, quiet) if plan.runs("ct_then_sft") else []
+    made += [merged for ct, sft in found for merged in _merged(plan, ct, sft)]
+    return [_renamed(cell, name) for cell in made]
+
+
+def _finetuned(
+    plan: Profile, name: str, cts: list[Cell], processes: int | None, quiet: bool
+) -> list[Cell]:
+    """CT-then-SFT of every CT expert of an arm."""
     setting, values = best(plan, "ct_then_sft")
     how = ("ct_then_sft", setting, "eng_Latn", finetuning(plan, setting, values))
-    tuned = [
-        (train_on_ct, root, sft.base, sft.seed, expert, how)
-        for sft, experts in by_run
-        for expert in experts.values()
+    tuned = [(train_on_ct, Store().root, ct.base, ct.seed, ct.expert, how) for ct in cts]
+    experts = trained(f"CT-then-SFT: {name}", tuned, processes, quiet)
+    return [
+        Cell(*run_of(ct), ct.ct_tokens, "ct_then_sft", setting, expert, params=values)
+        for ct, expert in zip(cts, experts, strict=True)
     ]
-    missing = [job for job in tuned if not is_done(*job)]
-    jobs.run(f"CT-then-SFT: {name}", missing, processes, quiet)
-    found = []
-    for sft, experts in by_run:
-        for tokens, expert in experts.items():
-            where = (*run_of(sft), tokens)
-            fine = train_on_ct(root, sft.base, sft.seed, expert, how)
-            ct = Cell(*where, "ct", "fixed", expert=expert)
-            found += [ct, Cell(*where, "ct_then_sft", setting, fine, params=values)]
-            found += _merged(plan, ct, sft)
-    return [_renamed(cell, name) for cell in found]
 
 
 def _merged(plan: Profile, ct: Cell, sft: Cell) -> Iterator[Cell]:
-    for method in MERGED:
+    for method in filter(plan.runs, MERGED):
         setting, values = best(plan, method)
         yield merge_cell(ct, sft, method, setting, method, params=values)
+    if not plan.runs("ties_sv"):
+        return
     without = best(plan, "ties_sv")[1] | {"slack": 0.0}
     yield merge_cell(ct, sft, "ties_sv", "without slack", "ties_sv", params=without)
 

@@ -61,7 +61,7 @@ def cells(
     What has to be trained is trained where the store lacks it. Raises LangmergeError where the
     profile has no settings of a method.
     """
-    if family in ("baselines", "repeated", "bilingual", "rates"):
+    if family in ("baselines", "repeated", *arms.ARMS):
         return arms.cells(family, plan, core, processes, quiet)
     if family == "oracle":
         return oracle.cells(plan, core, processes, quiet)
@@ -84,6 +84,7 @@ def identity(plan: Profile) -> dict[str, object]:
         "sensitivity": {name: [*sweep[:2], *map(str, sweep[2])] for name, sweep in SWEEPS.items()},
         "bilingual": arms.ARMS["bilingual"],
         "rates": arms.ARMS["rates"],
+        "faster": arms.ARMS["faster"],
     }
     found = {family: told.get(family, True) for family in plan.families}
     if "oracle" in found:

@@ -26,6 +26,7 @@ PROFILES = (
     "reference-baselines",
     "reference-trained",
     "reference-repeated",
+    "reference-faster",
     "reference-seeds",
     "reference-bases",
     "reference-large",

@@ -35,6 +35,7 @@ PROFILES = {
     5: "reference-full",
     6: "reference-baselines",
     7: "reference-repeated",
+    8: "reference-faster",
 }
 NOTHING = "nothing"
 
