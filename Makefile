@@ -29,6 +29,7 @@ reference-full: $(INSTALLED)
 	@$(BIN) -m langmerge reference --profile reference-full $(ARGS)
 	@$(BIN) -m langmerge reference --profile reference-baselines $(ARGS)
 	@$(BIN) -m langmerge reference --profile reference-trained $(ARGS)
+	@$(BIN) -m langmerge reference --profile reference-faster $(ARGS)
 
 # Every shipped language through the notebooks, as small as they go (make test takes one in turn).
 languages: $(INSTALLED)

@@ -1,5 +1,6 @@
 """The chapter on the full run and its figures, from a made-up run that has every family."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -156,8 +157,28 @@ def test_the_findings_effects_are_told_of_every_arm(page, full):
     assert row.endswith(f"| {now} |")
     rows = [line for line in text.splitlines() if re.match(r"\| (bilingual|rate x) ", line)]
     assert [row.split(" | ")[0].strip("| ") for row in rows] == [
-        name for family in arms.ARMS.values() for name in family
+        name for family in full_run.NOW for name in arms.ARMS[family]
     ]
+
+
+@pytest.mark.parametrize(
+    ("falls", "ct", "slack", "more", "said"),
+    [
+        ("holds", "holds", "holds", "holds", ("(saturation) reproduces", "(slack) reproduces")),
+        ("holds", "holds", "holds", "inconclusive", ("(saturation) reproduces", "(slack) stays")),
+        ("holds", "fails", "fails", "fails", ("(saturation) stays open", "three others misled")),
+        ("holds", "not tested", "holds", "holds", ("nothing is said", "missing")),
+    ],
+)
+def test_what_is_said_of_twice_the_rate_follows_the_rule(full, falls, ct, slack, more, said):
+    (some, *_) = claims.judge(full, 1)
+    verdicts = {"saturates": falls, "ct": ct, "slack": slack, "slack-more": more}
+    judged = {
+        f"f8-{name}": dataclasses.replace(some, verdict=verdict)
+        for name, verdict in verdicts.items()
+    }
+    told = full_run.outcome(judged)
+    assert all(words in told for words in said)
 
 
 def _late_answers(full, method):
@@ -183,7 +204,8 @@ def test_the_pages_numbers_are_those_of_the_rows(page, full):
 def test_a_checkout_without_the_run_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(reference, "load", lambda profile: None)
     said = full_run.page(tmp_path)
-    assert said.count("make reference-full") == len(full_run.PROFILES) and "baselines" in said
+    for name, title in full_run.PROFILES.items():
+        assert f"## {title}" in said and f"langmerge reference --profile {name}`" in said
     assert "_executed/full.md" in (book.require_checkout() / "book/full_run.md").read_text()
 
 

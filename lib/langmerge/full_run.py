@@ -1,9 +1,9 @@
 """The chapter on the full reference run: figures and tables of its families, as Markdown.
 
 Made when the book is built, from committed rows alone: those of `reference-full`, whose families
-are merged from the study's own experts, and those of `reference-baselines` and
-`reference-trained`, whose families train anew. What has not been computed is named, and nothing
-is shown in its place.
+are merged from the study's own experts, those of `reference-baselines` and `reference-trained`,
+whose families train anew, and `reference-faster`, which asks other languages what the last of these
+showed. What has not been computed is named, and nothing is shown in its place.
 """
 
 from __future__ import annotations
@@ -27,13 +27,18 @@ from langmerge import (
     verdicts,
 )
 from langmerge import oracle as oracles
-from langmerge.claims import Claim
+from langmerge.claims import Claim, Verdict
 from langmerge.profiles import BEYOND
 from langmerge.statistics import select
 from langmerge.study import Results
 
-#: The profiles of the full run.
-PROFILES = ("reference-full", "reference-baselines", "reference-trained")
+#: The profiles of the full run, and what their parts of the page are called.
+PROFILES = {
+    "reference-full": "Remedies and interventions",
+    "reference-baselines": "Stronger baselines",
+    "reference-trained": "Settings, bilingual text and other rates",
+    "reference-faster": "Twice the rate of CT, in other languages",
+}
 Section = Callable[[Results, Path], Iterator[str]]
 #: The claims that hold a remedy against TIES with slack, in accuracy and in bits per byte.
 AGAINST_SLACK = ("f4-widen", "f4-widen-language")
@@ -65,14 +70,15 @@ def page(folder: Path) -> str:
     """The chapter's generated part; its figures are saved into a folder."""
     runs = {name: reference.load(name) for name in PROFILES}
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [_run(run, folder) for run in runs.values() if run is not None]
-    parts += [_absent(name) for name, run in runs.items() if run is None]
+    parts = [_absent(name) if run is None else _run(run, folder) for name, run in runs.items()]
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
 def _run(full: Results, folder: Path) -> Iterator[str]:
     """The sections of one of the runs: those of the families that it has."""
     there = set(full.plan.families)
+    yield f"## {PROFILES[full.profile]}"
+    yield ""
     yield from _about(full)
     yield from verdict_table(full)
     for families_of_it, section in SECTIONS:
@@ -82,9 +88,11 @@ def _run(full: Results, folder: Path) -> Iterator[str]:
 
 def _absent(profile: str) -> Iterator[str]:
     what = ", ".join(families.of(profiles.load(profile)))
+    yield f"## {PROFILES[profile]}"
+    yield ""
     yield (
         f"The run `{profile}` ({what}) has not been computed with the present base and settings: "
-        "`make reference-full` does, and this page then shows it."
+        f"`langmerge reference --profile {profile}` does, and this page then shows it."
     )
     yield ""
 
@@ -119,7 +127,7 @@ def verdict_table(full: Results) -> Iterator[str]:
 
 
 def _remedies(full: Results, folder: Path) -> Iterator[str]:
-    yield "## Other remedies"
+    yield "### Other remedies"
     yield ""
     there = [method for method in REMEDIES if _tuned(full, method) and method != "scaled_sft"]
     fig = plotting_families.over_languages(full, there, intervals=False)
@@ -190,8 +198,6 @@ def with_interval(run: Results, claim: Claim) -> str:
 
 def _baselines(full: Results, folder: Path) -> Iterator[str]:
     there = [method for method in BASELINES if _tuned(full, method)]
-    yield "## Stronger baselines"
-    yield ""
     fig = plotting_families.over_languages(full, there, intervals=False)
     yield from markdown.picture(
         folder, "full-baselines", fig,
@@ -222,7 +228,7 @@ def _baselines(full: Results, folder: Path) -> Iterator[str]:
 
 
 def _causes(full: Results, folder: Path) -> Iterator[str]:
-    yield "## The cause, by intervention"
+    yield "### The cause, by intervention"
     yield ""
     ends = [min(full.budgets), max(full.budgets)]
     for code in full.languages:
@@ -238,7 +244,7 @@ def _causes(full: Results, folder: Path) -> Iterator[str]:
 
 
 def _sweeps(full: Results, folder: Path) -> Iterator[str]:
-    yield "## One setting at a time"
+    yield "### One setting at a time"
     yield ""
     yield "The other settings stay at those that were tuned, unless the caption says so."
     yield ""
@@ -312,7 +318,7 @@ def _end(effects: pd.Series, end: str) -> str:
 
 
 def _arms(full: Results, folder: Path) -> Iterator[str]:
-    yield "## Where the findings hold"
+    yield "### Where the findings hold"
     yield ""
     titles = {
         "bilingual": "CT with bilingual documents: monolingual as in the study, 10 % and 30 %.",
@@ -346,7 +352,7 @@ def _arms(full: Results, folder: Path) -> Iterator[str]:
 def _by_arm(full: Results) -> Iterator[str]:
     """The findings' effects in every arm, with their intervals."""
     stated = {claim.id: claim for claim in claims.load()}
-    names = ["", *(f"{name}/" for family in arms.ARMS.values() for name in family)]
+    names = ["", *(f"{name}/" for family in NOW for name in arms.ARMS[family])]
     yield from markdown.table(
         ["CT", *BY_ARM.values()],
         (
@@ -371,7 +377,7 @@ def _in_arm(full: Results, claim: Claim, prefix: str) -> str:
 
 
 def _oracle(full: Results, folder: Path) -> Iterator[str]:
-    yield "## Settings chosen on the language itself"
+    yield "### Settings chosen on the language itself"
     yield ""
     yield (
         "A secondary column and no result: at every budget the best of a few settings on the "
@@ -390,6 +396,70 @@ def _oracle(full: Results, folder: Path) -> Iterator[str]:
     yield from markdown.table(["method", "tuned elsewhere", "on its own dev items (oracle)"], rows)
 
 
+def _faster(full: Results, folder: Path) -> Iterator[str]:
+    """The models of the claims on CT at twice the rate, beside those at the study's."""
+    yield outcome({it.claim: it for it in claims.judge(full, 8, missing_ok=True)})
+    yield ""
+    (name,) = arms.ARMS["faster"]
+    yield from markdown.table(
+        [
+            "model",
+            *(
+                f"{budget:,}, {rate}"
+                for rate in ("study's rate", "twice")
+                for budget in full.budgets
+            ),
+        ],
+        (
+            [
+                told,
+                *(
+                    mean_of(full, f"{prefix}{method}", [setting], metric, [budget])
+                    for prefix in ("", f"{name}/")
+                    for budget in full.budgets
+                ),
+            ]
+            for told, method, setting, metric in AT_TWICE
+        ),
+        numbers=True,
+    )
+    yield (
+        "Accuracy (%), and bits per byte where it says so, by CT tokens at the two rates: means "
+        "over languages and run seeds."
+    )
+    yield ""
+
+
+def outcome(judged: dict[str, Verdict]) -> str:
+    """What is said by the rule that was written down before the run (`design-log.md`)."""
+    second, third = (
+        {judged[claim].verdict for claim in names}
+        for names in (("f8-saturates", "f8-ct"), ("f8-slack", "f8-slack-more"))
+    )
+    if claims.NOT_TESTED in second | third:
+        return "By the rule that was written down before, nothing is said: a model is missing."
+    said = {
+        frozenset({"holds"}): "reproduces in the lab where CT goes far enough",
+        frozenset({"fails"}): "does not stand in these languages: the three others misled",
+    }
+    words = [
+        said.get(frozenset(verdicts_on), "stays open where CT goes further")
+        for verdicts_on in (second, third)
+    ]
+    return (
+        "By the rule that was written down before, the paper's second finding (saturation) "
+        f"{words[0]}, and the third (slack) {words[1]}."
+    )
+
+
+#: What is told at both rates: name, method, setting and metric.
+AT_TWICE = (
+    ("CT only", "ct", "fixed", "accuracy"),
+    ("CT only, bits per byte", "ct", "fixed", "bits_per_byte"),
+    ("TIES (mean)", "ties_mean", "tuned", "accuracy"),
+    ("TIES with slack", "ties_sv", "tuned", "accuracy"),
+    ("the same without its slack", "ties_sv", "without slack", "accuracy"),
+)
 #: What each section needs, in the order of the page.
 SECTIONS: tuple[tuple[set[str], Section], ...] = (
     ({"beyond"}, _remedies),
@@ -398,6 +468,7 @@ SECTIONS: tuple[tuple[set[str], Section], ...] = (
     ({"sensitivity"}, _sweeps),
     ({"bilingual", "rates"}, _arms),
     ({"oracle"}, _oracle),
+    ({"faster"}, _faster),
 )
 
 
