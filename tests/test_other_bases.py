@@ -78,6 +78,7 @@ def test_bases_that_differ_make_the_interval(given, together, tmp_path):
     line, _ = (it for it in said.splitlines() if it.startswith(f"| {judged.statement} |"))
     assert "over languages)" in line and f"over bases): **{judged.verdict}**" in line
     assert "On 3 bases of the same recipe" in other_bases.headline()
+    assert "| effect | standard deviation | 3 bases | 5 bases |" in said
 
 
 def test_each_base_is_told_as_it_is_alone(given, together, runs, tmp_path):

@@ -67,6 +67,14 @@ def test_holm_never_lowers_a_p_and_keeps_the_order(p):
     assert (np.diff(adjusted[np.argsort(p)]) >= 0).all()
 
 
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=12))
+def test_the_half_length_is_that_of_the_interval(values):
+    its = statistics.t_interval(values)
+    half = statistics.half_length(float(np.std(values, ddof=1)), len(values))
+    assert half == pytest.approx((its.high - its.low) / 2, abs=1e-12)
+    assert statistics.half_length(1.0, 1) == np.inf
+
+
 def test_t_interval_equals_scipy():
     values = np.array([0.1, 0.25, 0.02, 0.3])
     effect, expected = statistics.t_interval(values), stats.ttest_1samp(values, 0)

@@ -6,7 +6,6 @@ other run has, and of the reference run the same languages and budgets with its 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from scipy import stats
 
 from langmerge import claims, languages, markdown, plotting, plotting_families, profiles, reference
 from langmerge.claims import Claim, Verdict
-from langmerge.statistics import LEVEL, components, select
+from langmerge.statistics import LEVEL, components, half_length, select
 from langmerge.study import Results
 
 PROFILE = "reference-seeds"
@@ -209,6 +208,6 @@ def seeds_needed(spread: float, half: float = WANTED) -> int:
     spread: the standard deviation of the seeds' means.
     """
     number = 2
-    while stats.t.ppf((1 + LEVEL) / 2, number - 1) * spread / math.sqrt(number) > half:
+    while half_length(spread, number) > half:
         number += 1
     return number

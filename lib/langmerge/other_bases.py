@@ -39,6 +39,8 @@ DRAWN = {
     "f3-accuracy": "TIES with slack − without",
     "f3-accuracy-tuned": "TIES with slack − TIES",
 }
+#: The numbers of bases whose interval is told.
+MORE = (3, 5, 8, 12)
 #: The guess about slack is supported at this p, and open above it (`design-log.md`).
 ALPHA = 0.05
 
@@ -117,6 +119,7 @@ def _page(first: Results, more: Results, folder: Path) -> Iterator[str]:
     yield "## How much is the base's"
     yield ""
     yield from _spread(together)
+    yield from _more_bases(together)
     yield "## Where slack helps, asked again"
     yield ""
     yield from _alone(together, names)
@@ -292,6 +295,29 @@ def _spread(together: Results) -> Iterator[str]:
         "its own with a base or a seed, and the test items', is in the rest. With "
         f"{together.rows['base'].nunique()} bases the first column is hardly more than its order "
         "of magnitude."
+    )
+    yield ""
+
+
+def _more_bases(together: Results) -> Iterator[str]:
+    """How far an interval over bases would reach with more of them."""
+    stated = _stated()
+    rows = []
+    for claim, what in _tested(together).items():
+        means = claims.by_seed(together, stated[claim]).groupby("base").mean()
+        spread = 100 * means.std(ddof=1)
+        lengths = (statistics.half_length(spread, number) for number in MORE)
+        rows.append((what, f"{spread:.1f}", *(f"{length:.1f}" for length in lengths)))
+    yield from markdown.table(
+        ["effect", "standard deviation", *(f"{number} bases" for number in MORE)],
+        rows,
+        numbers=True,
+    )
+    yield (
+        "What more bases would tell, if they differ as these do: the standard deviation of the "
+        "bases' means, in points, and how far a 95 % t interval over so many bases reaches to "
+        "either side. The standard deviation is one of "
+        f"{together.rows['base'].nunique()} bases, and as uncertain."
     )
     yield ""
 

@@ -143,6 +143,16 @@ def t_interval(values: ArrayLike, level: float = LEVEL) -> Effect:
     return _with_interval(float(values.mean()), se, n - 1, level, n=n, n_clusters=n, seeds=n)
 
 
+def half_length(spread: float, number: int, level: float = LEVEL) -> float:
+    """How far the t interval of the mean of so many units reaches, where they spread so.
+
+    `spread`: standard deviation of the units; the result is in its unit. One unit has no end.
+    """
+    if number < 2:
+        return np.inf
+    return float(stats.t.ppf((1 + level) / 2, number - 1)) * spread / np.sqrt(number)
+
+
 def bca(values: ArrayLike, level: float = LEVEL, seed: int = 0) -> tuple[float, float]:
     """The BCa interval (Efron 1987) for the mean of independent units, to stand beside t.
 
