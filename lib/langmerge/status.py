@@ -109,8 +109,7 @@ def _state(told: Mapping[str, Any]) -> tuple[str, ...]:
         return NOT_KEPT, NOT_KEPT, NOT_KEPT
     commit = f", commit {told['commit'][:DIGITS]}" if told["commit"] else ""
     changed = " with uncommitted changes" if told["dirty"] else ""
-    versions = ", ".join(f"{name} {told[name]}" for name in ("python", *PACKAGES))
-    return f"langmerge {told['langmerge']}{commit}{changed}", versions, _machine(told)
+    return f"langmerge {told['langmerge']}{commit}{changed}", _versions(told), _machine(told)
 
 
 def _machine(told: Mapping[str, Any]) -> str:
@@ -130,11 +129,19 @@ def _reference() -> Iterator[str]:
     yield "## The reference runs"
     yield ""
     found = {name: _slices(name) for name in PROFILES}
-    heads = [f"`{name}`" for name in found]
-    yield from _head("", *heads)
-    columns = [_run(name, *its) for name, its in found.items()]
-    for what in columns[0]:
-        yield _row(what, *(column[what] for column in columns))
+    runs = {f"`{name}`": _run(name, *its) for name, its in found.items()}
+    for whats in _TABLES:
+        yield from _head("Run", *whats)
+        for name, told in runs.items():
+            yield _row(name, *(told[what] for what in whats))
+        yield ""
+    states: dict[tuple[str, ...], list[str]] = {}
+    for name, (done, *_) in found.items():
+        for state in dict.fromkeys((_versions(it), _machine(it)) for it in _told(done)):
+            states.setdefault(state, []).append(f"`{name}`")
+    yield from _head("Runs, or slices of them", "Versions", "Machine")
+    for state, names in states.items():
+        yield _row(", ".join(names), *state)
     yield ""
     for name, (done, _, _) in found.items():
         if done:
@@ -154,26 +161,41 @@ def _slices(name: str) -> tuple[list[reference.Slice], int, int]:
 
 def _run(name: str, done: Sequence[reference.Slice], expected: int, other: int) -> dict[str, str]:
     """What a table says of a reference run, by the name of the row."""
-    told = [one.told() for one in done]
-    how = profiles.load(name)
+    told, how = _told(done), profiles.load(name)
     days = sorted(str(it["time"])[:10] for it in told)
     keys = execution.digest(*(one.key(how) for one in done))[:DIGITS]
     several = {
         "bases": {f"`{one.base}` ({one.parts(how)['base']})" for one in done},
         "commits": {str(it["commit"])[:DIGITS] for it in told},
-        "machines": {_machine(it) for it in told},
-        "versions": {", ".join(f"{p} {it[p]}" for p in ("python", *PACKAGES)) for it in told},
     }
     return {
         "Slices (a language, a base, a seed)": f"{len(done)} of {expected}",
         "There, but of other settings, texts or base": str(other),
-        "Bases, with their hashes": _listed(several["bases"]),
         "Computed": " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "",
+        "Bases, with their hashes": _listed(several["bases"]),
         "Code": _listed(several["commits"]),
-        "Versions": _listed(several["versions"]),
-        "Machine": _listed(several["machines"]),
         "Hash of the slices' keys": keys if done else "",
     }
+
+
+#: The tables of the reference runs: what each tells of them.
+_TABLES = (
+    (
+        "Slices (a language, a base, a seed)",
+        "There, but of other settings, texts or base",
+        "Computed",
+    ),
+    ("Bases, with their hashes", "Code", "Hash of the slices' keys"),
+)
+
+
+def _told(done: Sequence[reference.Slice]) -> list[dict[str, Any]]:
+    """The provenance of slices."""
+    return [one.told() for one in done]
+
+
+def _versions(told: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {told[name]}" for name in ("python", *PACKAGES))
 
 
 def _slice_table(name: str, done: Sequence[reference.Slice]) -> Iterator[str]:
