@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import copy
 import re
 import zipfile
 from types import SimpleNamespace
@@ -308,3 +309,33 @@ def test_the_status_page_tells_what_is_there_of_a_reference_run(monkeypatch):
     assert f"| 0 of {every} |" in text
     assert f"| 0 of {every} | {there} | |" in text.replace("|  |", "| |")
     assert "Slice by slice" not in text
+
+
+def test_numbers_that_two_machines_computed_stand_beside_each_other(monkeypatch):
+    run = synthetic.results(items=4)
+    other = copy.copy(run)
+    other.rows = run.rows.copy()
+    accuracy = other.rows.index[other.rows["metric"] == "accuracy"]
+    other.rows.loc[accuracy[0], "value"] += 0.01
+    other.rows.loc[accuracy[1], "value"] += 0.3
+    other.rows = other.rows.drop(index=accuracy[2])
+    runs = {"reference": run, "reference-faster": other}
+    monkeypatch.setattr(reference, "load", runs.get)
+    monkeypatch.setattr(status, "_told", lambda done: done)
+    told = {name: ([{"platform": "Linux", "machine": "x86_64", "cores": 2, "cpu": cpu}], 1, 0)
+            for name, cpu in zip(runs, ("one", "two"), strict=True)}  # fmt: skip
+    (row,) = [line for line in status._computed_twice(told) if line.startswith("| `")]
+    pairs = run.rows.drop_duplicates(
+        ["language", "base", "seed", "ct_tokens", "method", "setting", "slack", "task", "metric"]
+    )
+    number, of = len(pairs) - 1, (pairs["metric"] == "accuracy").sum() - 1
+    said = [
+        f"{number:,}",
+        f"{of - 2:,} of {of:,}",
+        "30.0",
+        "0.000",
+        f"{number - 1:,} of {number:,}",
+    ]
+    assert [cell.strip() for cell in row.strip("|").split("|")[1:]] == said
+    same = {name: (told["reference"][0], 1, 0) for name in runs}
+    assert not list(status._computed_twice(same)), "nothing was computed elsewhere"

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from langmerge import execution, hub_languages, languages, profiles, reference
+import pandas as pd
+
+from langmerge import execution, hub_languages, languages, profiles, reference, verify
 from langmerge.errors import LangmergeError
 from langmerge.execution import Job
 from langmerge.files import sha256
@@ -143,9 +145,54 @@ def _reference() -> Iterator[str]:
     for state, names in states.items():
         yield _row(", ".join(names), *state)
     yield ""
+    yield from _computed_twice(found)
     for name, (done, _, _) in found.items():
         if done:
             yield from _slice_table(name, done)
+
+
+def _computed_twice(found: Mapping[str, tuple[list[reference.Slice], int, int]]) -> Iterator[str]:
+    """Rows of the reference run beside those that another run computed anew elsewhere."""
+    machines = {name: {_machine(it) for it in _told(done)} for name, (done, *_) in found.items()}
+    first, *others = found
+    its = reference.load(first)
+    rows = []
+    for name in others:
+        other = reference.load(name) if machines[name] - machines[first] else None
+        pairs = verify.in_common(its.rows, other.rows) if its and other else pd.DataFrame()
+        if len(pairs):
+            rows.append([f"`{name}`", *_differences(pairs)])
+    if not rows:
+        return
+    yield from _head(
+        "Run",
+        f"Numbers that `{first}` has too",
+        "Accuracies the same",
+        "Largest difference (points)",
+        "Bits per byte: largest difference (%)",
+        "Within the tolerance of `langmerge verify-reference`",
+    )
+    for row in rows:
+        yield _row(*row)
+    yield ""
+    yield (
+        f"These runs trained and evaluated anew, on another processor, models that `{first}` has: "
+        "what came out again, number by number. Where sums are taken in another order, the last "
+        "digits of bits per byte differ, and answers near a tie turn."
+    )
+    yield ""
+
+
+def _differences(pairs: pd.DataFrame) -> tuple[str, ...]:
+    largest = pairs.groupby("metric")["difference"].max()
+    accuracy = pairs[pairs["metric"] == "accuracy"]
+    return (
+        f"{len(pairs):,}",
+        f"{(accuracy['difference'] == 0).sum():,} of {len(accuracy):,}",
+        f"{100 * largest['accuracy']:.1f}",
+        f"{100 * largest['bits_per_byte']:.3f}",
+        f"{pairs['holds'].sum():,} of {len(pairs):,}",
+    )
 
 
 def _slices(name: str) -> tuple[list[reference.Slice], int, int]:

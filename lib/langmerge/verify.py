@@ -179,6 +179,11 @@ def compare(committed: pd.DataFrame, anew: pd.DataFrame, exact: bool) -> pd.Data
     return pairs.assign(holds=pairs["difference"] <= allowed)
 
 
+def in_common(committed: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """The rows that two runs both have of the same models; as `compare`, elsewhere's tolerances."""
+    return compare(committed, other, exact=False).dropna(subset=["value", "found"])
+
+
 def _by_budget(pairs: pd.DataFrame, one: Slice, exact: bool) -> pd.DataFrame:
     rows = []
     for budget, part in pairs.groupby("ct_tokens"):
