@@ -94,7 +94,7 @@ def test_each_base_is_told_as_it_is_alone(given, together, runs, tmp_path):
 
 def test_the_figure_has_every_base_and_seed(given, together):
     names = dict(zip(HASHES.values(), ("first", "second", "third"), strict=True))
-    effects, pooled = other_bases._drawn(together, names)
+    effects, pooled = other_bases._drawn(together, other_bases.DRAWN, names)
     assert len(effects) == len(other_bases.DRAWN) * 3 * 2
     assert list(pooled) == list(other_bases.DRAWN.values())
     what = other_bases.DRAWN["f1-accuracy"]

@@ -105,12 +105,14 @@ def _over(it: Verdict) -> str:
 def _page(first: Results, more: Results, folder: Path) -> Iterator[str]:
     together = reference.joined(first, more)
     names = _names(together)
+    judged = _judge(together)
+    tested = _tested(judged)
     yield from _about(together, more, names)
-    yield from _verdicts(first, together, names)
+    yield from _verdicts(first, together, judged, names)
     yield from markdown.picture(
         folder,
         "other-bases",
-        plotting_families.effects_by_base(*_drawn(together, names)),
+        plotting_families.effects_by_base(*_drawn(together, tested, names)),
         "Effects on each base: a large mark is the mean over languages and run seeds, a small one "
         "a run seed. The black line is the 95 % interval that decides, the wider of those over "
         "languages and over bases.",
@@ -118,8 +120,8 @@ def _page(first: Results, more: Results, folder: Path) -> Iterator[str]:
     yield from _each_base(together, names)
     yield "## How much is the base's"
     yield ""
-    yield from _spread(together)
-    yield from _more_bases(together)
+    yield from _spread(together, tested)
+    yield from _more_bases(together, tested)
     yield "## Where slack helps, asked again"
     yield ""
     yield from _alone(together, names)
@@ -174,9 +176,10 @@ def _called(codes: Iterable[str]) -> str:
     return ", ".join(languages.load(code).name for code in codes)
 
 
-def _verdicts(first: Results, together: Results, names: dict[str, str]) -> Iterator[str]:
+def _verdicts(
+    first: Results, together: Results, judged: list[Verdict], names: dict[str, str]
+) -> Iterator[str]:
     alone = {it.claim: it for it in _judge(first)}
-    judged = _judge(together)
     other = [it for it in judged if it.verdict != alone[it.claim].verdict]
     yield (
         f"Of {len(judged)} claims {len(other)} have another verdict with {len(names)} bases"
@@ -217,12 +220,12 @@ def _where_ready(together: Results, judged: list[Verdict]) -> Iterator[str]:
 
 
 def _drawn(
-    together: Results, names: dict[str, str]
+    together: Results, tested: dict[str, str], names: dict[str, str]
 ) -> tuple[pd.DataFrame, dict[str, statistics.Effect]]:
     """The effects of the claims that are drawn by base and seed, and over all bases."""
     stated = _stated()
     parts, pooled = [], {}
-    for claim, what in _tested(together).items():
+    for claim, what in tested.items():
         each = claims.by_seed(together, stated[claim]).groupby(["base", "seed"]).mean()
         frame = each.rename("effect").reset_index()
         parts.append(frame.assign(what=what, base=frame["base"].map(names)))
@@ -236,9 +239,9 @@ def _stated() -> dict[str, Claim]:
     return {claim.id: claim for claim in claims.load()}
 
 
-def _tested(together: Results) -> dict[str, str]:
+def _tested(judged: list[Verdict]) -> dict[str, str]:
     """Of `DRAWN` the claims whose models all are there."""
-    lacks = {it.claim for it in _judge(together) if it.verdict == claims.NOT_TESTED}
+    lacks = {it.claim for it in judged if it.verdict == claims.NOT_TESTED}
     return {claim: what for claim, what in DRAWN.items() if claim not in lacks}
 
 
@@ -275,14 +278,14 @@ def on_base(together: Results, found: str) -> Results:
     return replace(together, **{name: select(it, base=found) for name, it in frames.items()})
 
 
-def _spread(together: Results) -> Iterator[str]:
+def _spread(together: Results, tested: dict[str, str]) -> Iterator[str]:
     """Where the spread of the drawn effects lies."""
     stated = _stated()
     if len(together.seeds) < 2:
         yield "With one run seed a base's part cannot be told from its seed's.\n"
         return
     rows = []
-    for claim, what in _tested(together).items():
+    for claim, what in tested.items():
         each = claims.by_seed(together, stated[claim]).rename("effect").reset_index()
         found = statistics.nested_components(
             each.pivot_table(values="effect", index="language", columns=["base", "seed"])
@@ -299,11 +302,11 @@ def _spread(together: Results) -> Iterator[str]:
     yield ""
 
 
-def _more_bases(together: Results) -> Iterator[str]:
+def _more_bases(together: Results, tested: dict[str, str]) -> Iterator[str]:
     """How far an interval over bases would reach with more of them."""
     stated = _stated()
     rows = []
-    for claim, what in _tested(together).items():
+    for claim, what in tested.items():
         means = claims.by_seed(together, stated[claim]).groupby("base").mean()
         spread = 100 * means.std(ddof=1)
         lengths = (statistics.half_length(spread, number) for number in MORE)
