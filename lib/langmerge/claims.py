@@ -46,7 +46,7 @@ FINDINGS = {
     5: ("The mechanism", "f5-restored"),
     6: ("Stronger baselines", "f6-replay"),
     7: ("Repeated text", "f7-replay"),
-    8: ("Saturation at twice the rate of CT", "f8-saturates"),
+    8: ("CT at twice the rate", "f8-saturates"),
 }
 #: The findings that are the paper's; the others ask further.
 PAPERS = (1, 2, 3)

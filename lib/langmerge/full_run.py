@@ -425,9 +425,15 @@ def _faster(full: Results, folder: Path) -> Iterator[str]:
     )
     yield (
         "Accuracy (%), and bits per byte where it says so, by CT tokens at the two rates: means "
-        "over languages and run seeds."
+        f"over languages and run seeds. Chance is {_percent(_chance(full))}."
     )
     yield ""
+
+
+def _chance(full: Results) -> float:
+    """What guessing gives, mean of the reported tasks."""
+    accuracy = select(full.rows, metric="accuracy", task=list(full.tasks))
+    return accuracy.groupby("task")["chance"].mean().mean()
 
 
 def outcome(judged: dict[str, Verdict]) -> str:
