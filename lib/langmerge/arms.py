@@ -194,24 +194,9 @@ def repeated(
         if plan.runs(method)
         for setting, values in chosen(plan, method).items()
     }
-    root, steps = Store().root, tuple(sorted(set(wanted.values())))
-    text = plan.continual_pretraining
-    of = pairs(core)
-    reading = [(_again, root, *run_of(ct), text, ct.ct_tokens, ct.expert, steps) for ct, _ in of]
-    experts = trained("CT on repeated text", reading, processes, quiet)
     found: list[Cell] = []
     tuned: list[tuple[Cell, str, Training]] = []
-    for (ct, sft), by_steps in zip(of, experts, strict=True):
-        again = {
-            number: dataclasses.replace(
-                ct,
-                method="ct_repeated",
-                setting=f"{number} steps",
-                expert=expert,
-                params={"repeat_steps": number},
-            )
-            for number, expert in by_steps.items()
-        }
+    for again, sft in _reread(plan, core, set(wanted.values()), processes, quiet):
         found += again.values()
         for (method, setting), number in wanted.items():
             its, (_, values) = again[number], best(plan, REPEATED[method])
@@ -219,13 +204,39 @@ def repeated(
                 found.append(merge_cell(its, sft, method, setting, REPEATED[method], params=values))
                 continue
             how = (method, setting, "eng_Latn", finetuning(plan, setting, values))
-            training = (train_on_ct, root, its.base, its.seed, its.expert, how)
+            training = (train_on_ct, Store().root, its.base, its.seed, its.expert, how)
             tuned.append((its, setting, training))
     fine = trained("CT-then-SFT on repeated text", [job for *_, job in tuned], processes, quiet)
     for (its, setting, (*_, how)), expert in zip(tuned, fine, strict=True):
         params = how[-1].model_dump() | its.params
         found.append(Cell(*run_of(its), its.ct_tokens, how[0], setting, expert, params=params))
     return found
+
+
+def _reread(
+    plan: Profile, core: list[Cell], numbers: set[int], processes: int | None, quiet: bool
+) -> list[tuple[dict[int, Cell], Cell]]:
+    """Every CT expert as it is after each number of further steps, with the SFT expert of its run."""
+    root, text, steps = Store().root, plan.continual_pretraining, tuple(sorted(numbers))
+    of = pairs(core)
+    reading = [(_again, root, *run_of(ct), text, ct.ct_tokens, ct.expert, steps) for ct, _ in of]
+    experts = trained("CT on repeated text", reading, processes, quiet)
+    return [
+        (
+            {
+                number: dataclasses.replace(
+                    ct,
+                    method="ct_repeated",
+                    setting=f"{number} steps",
+                    expert=expert,
+                    params={"repeat_steps": number},
+                )
+                for number, expert in by_steps.items()
+            },
+            sft,
+        )
+        for (ct, sft), by_steps in zip(of, experts, strict=True)
+    ]
 
 
 def _again(
