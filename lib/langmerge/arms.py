@@ -216,7 +216,7 @@ def repeated(
 def _reread(
     plan: Profile, core: list[Cell], numbers: set[int], processes: int | None, quiet: bool
 ) -> list[tuple[dict[int, Cell], Cell]]:
-    """Every CT expert as it is after each number of further steps, with the SFT expert of its run."""
+    """Every CT expert after each number of further steps, with the SFT expert of its run."""
     root, text, steps = Store().root, plan.continual_pretraining, tuple(sorted(numbers))
     of = pairs(core)
     reading = [(_again, root, *run_of(ct), text, ct.ct_tokens, ct.expert, steps) for ct, _ in of]
