@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from langmerge import base as base_module
 from langmerge import cluster, experts, families, paths, profiles, store, study
@@ -275,7 +277,7 @@ def save(one: Slice, results: Results, how: Profile, seconds: float) -> None:
         frame = getattr(results, name)
         if name != "english":
             frame = frame[frame["language"] == one.language]
-        _packed(name, frame).to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
+        _write(_packed(name, frame), folder / f"{name}.parquet")
     told = {
         **results.provenance,
         "base": sorted(set(results.rows["base"])),
@@ -382,6 +384,12 @@ def _frames(chosen: tuple[Slice, ...], stamps: tuple[object, ...]) -> dict[str, 
     return {name: frame.reset_index(drop=True) for name, frame in frames.items()}
 
 
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame as parquet, bare: the schemas that pandas and Arrow add are a third of it."""
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    pq.write_table(table, path, compression="zstd", store_schema=False, write_statistics=False)
+
+
 def read(one: Slice, name: str) -> pd.DataFrame:
     """One of a slice's frames, with the columns that its folder says.
 
@@ -395,7 +403,7 @@ def read(one: Slice, name: str) -> pd.DataFrame:
             f"{path}: it is not readable ({error}). Restore it with git, or remove its folder and "
             "run `langmerge reference`."
         ) from None
-    texts = [column for column in found if isinstance(found[column].dtype, pd.CategoricalDtype)]
+    texts = [column for column in found if not pd.api.types.is_numeric_dtype(found[column])]
     found = found.astype(dict.fromkeys(texts, object))
     if name == "items":
         found["margin"] = found["margin"].astype(np.float32) * MARGIN_STEP
