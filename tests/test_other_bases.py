@@ -22,9 +22,9 @@ from langmerge import (
 from langmerge.errors import LangmergeError
 
 CODES = ("tam_Taml", "ben_Beng", "swh_Latn", "eus_Latn")
-HASHES = {"base": "0badcafe", "second": "00000002", "third": "00000003"}
+HASHES = {"base": "0badcafe", "second": "00000002", "third": "00000003", "fourth": "00000004"}
 #: What TIES gives at every budget beside what `synthetic` says, by base.
-LIFT = {"base": 0.0, "second": -0.15, "third": 0.1}
+LIFT = {"base": 0.0, "second": -0.15, "third": 0.1, "fourth": 0.3}
 
 
 def one_base(name, profile, languages, seed):
@@ -81,11 +81,33 @@ def test_bases_that_differ_make_the_interval(given, together, tmp_path):
     assert "| effect | standard deviation | 3 bases | 5 bases |" in said
 
 
+def test_verdicts_of_more_bases_stand_beside_those_that_were_looked_at_before(
+    given, together, runs, monkeypatch, tmp_path
+):
+    assert "the 3 bases before" not in other_bases.page(tmp_path), "three is all there is"
+    newest = one_base("fourth", other_bases.PROFILE, CODES, 3)
+    five = {**runs, other_bases.PROFILE: reference.joined(runs[other_bases.PROFILE], newest)}
+    monkeypatch.setattr(reference, "load", lambda profile=reference.PROFILE: five[profile])
+    said = other_bases.page(tmp_path)
+    assert "| Claim | first base | 3 bases before | all 4 bases |" in said
+    before = {it.claim: it for it in other_bases._judge(together)}["f1-accuracy"]
+    line, _ = (it for it in said.splitlines() if it.startswith(f"| {before.statement} |"))
+    _, _, _, three, four, _ = (cell.strip() for cell in line.split("|"))
+    assert three == before.said() != four
+    assert "another verdict with 4 bases than on the 3 bases before" in said
+    known = other_bases._on_known(other_bases.whole(), ["fourth"])
+    assert known.plan.bases == ["fourth"] and set(known.rows["base"]) == {HASHES["fourth"]}
+    each, _, word = other_bases.guess(known)
+    told = f"{each[HASHES['fourth']]:+.2f}".replace("-", "−") + " on the fourth base, one-sided p"
+    (newest_alone,) = (it for it in said.splitlines() if it.startswith("On the newest alone"))
+    assert told in newest_alone and newest_alone.endswith(f"so that it is **{word}**.")
+
+
 def test_each_base_is_told_as_it_is_alone(given, together, runs, tmp_path):
     said = other_bases.page(tmp_path)
     assert "| Claim | first base | second base | third base |" in said
     (claim,) = (it for it in claims.load() if it.id == "f1-accuracy")
-    alone = other_bases.on_base(together, HASHES["second"])
+    alone = other_bases.on_bases(together, [HASHES["second"]])
     assert set(alone.rows["base"]) == set(alone.items["base"]) == {HASHES["second"]}
     expected = claims.estimates(together, claim)[HASHES["second"]].mean()
     assert claims.measure(alone, claim).estimate == pytest.approx(expected)
@@ -93,7 +115,7 @@ def test_each_base_is_told_as_it_is_alone(given, together, runs, tmp_path):
 
 
 def test_the_figure_has_every_base_and_seed(given, together):
-    names = dict(zip(HASHES.values(), ("first", "second", "third"), strict=True))
+    names = other_bases._names(together)
     effects, pooled = other_bases._drawn(together, other_bases.DRAWN, names)
     assert len(effects) == len(other_bases.DRAWN) * 3 * 2
     assert list(pooled) == list(other_bases.DRAWN.values())

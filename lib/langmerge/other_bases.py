@@ -1,4 +1,4 @@
-"""The chapter on other bases: the findings on three bases of the same recipe together.
+"""The chapter on other bases: the findings on several bases of the same recipe together.
 
 Made when the book is built, from committed rows alone: those of ``reference-bases`` and, of the
 reference run, the ones of the same languages, run seeds and budgets. Nothing was tuned for the
@@ -39,6 +39,8 @@ DRAWN = {
     "f3-accuracy": "TIES with slack − without",
     "f3-accuracy-tuned": "TIES with slack − TIES",
 }
+#: The bases whose rows had been looked at when more of them were planned (`design-log.md`).
+LOOKED_AT = ("base", "second", "third")
 #: The numbers of bases whose interval is told.
 MORE = (3, 5, 8, 12)
 #: The guess about slack is supported at this p, and open above it (`design-log.md`).
@@ -55,7 +57,7 @@ def page(folder: Path) -> str:
 
 
 def headline() -> str | None:
-    """What three bases together say of the paper's findings, as a sentence; None without rows."""
+    """What the bases together say of the paper's findings, as a sentence; None without rows."""
     more, few = whole(), reference.load()
     if more is None or few is None:
         return None
@@ -107,8 +109,12 @@ def _page(first: Results, more: Results, folder: Path) -> Iterator[str]:
     names = _names(together)
     judged = _judge(together)
     tested = _tested(judged)
+    before = _on_known(together, LOOKED_AT)
+    earlier = {"the first base": _judge(first)}
+    if set(before.plan.bases) < set(together.plan.bases) and len(before.plan.bases) > 1:
+        earlier[f"the {len(before.plan.bases)} bases before"] = _judge(before)
     yield from _about(together, more, names)
-    yield from _verdicts(first, together, judged, names)
+    yield from _verdicts(together, judged, earlier)
     yield from markdown.picture(
         folder,
         "other-bases",
@@ -177,22 +183,30 @@ def _called(codes: Iterable[str]) -> str:
 
 
 def _verdicts(
-    first: Results, together: Results, judged: list[Verdict], names: dict[str, str]
+    together: Results, judged: list[Verdict], earlier: dict[str, list[Verdict]]
 ) -> Iterator[str]:
-    alone = {it.claim: it for it in _judge(first)}
-    other = [it for it in judged if it.verdict != alone[it.claim].verdict]
-    yield (
-        f"Of {len(judged)} claims {len(other)} have another verdict with {len(names)} bases"
-        + (":" if other else ".")
-    )
-    yield ""
-    for it in other:
-        before = alone[it.claim].verdict
-        yield f"- {it.statement}: {before} on the first base, **{it.verdict}** on all."
-    yield ""
+    """The verdicts of all bases, beside those of the bases that were there earlier.
+
+    earlier: verdicts of the same claims in the same order, by which bases they are of.
+    """
+    number = len(together.plan.bases)
+    for which, before in earlier.items():
+        pairs = [
+            (was, it) for was, it in zip(before, judged, strict=True) if was.verdict != it.verdict
+        ]
+        yield (
+            f"Of {len(judged)} claims {len(pairs)} have another verdict with {number} bases than "
+            f"on {which}" + (":" if pairs else ".")
+        )
+        yield ""
+        yield from (f"- {it.statement}: {was.verdict}, now **{it.verdict}**." for was, it in pairs)
+        yield ""
     yield from markdown.table(
-        ["Claim", "first base", f"{len(names)} bases together"],
-        ([it.statement, alone[it.claim].said(), it.said()] for it in judged),
+        ["Claim", *(which.removeprefix("the ") for which in earlier), f"all {number} bases"],
+        (
+            [it.statement, *(was.said() for was in before), it.said()]
+            for it, *before in zip(judged, *earlier.values(), strict=True)
+        ),
     )
     yield (
         "Effect, 95 % interval with what it is over, and verdict by the rules of the verdicts "
@@ -248,7 +262,7 @@ def _tested(judged: list[Verdict]) -> dict[str, str]:
 def _each_base(together: Results, names: dict[str, str]) -> Iterator[str]:
     """Each base's own effects and verdicts, as description."""
     by_base = {
-        called: {it.claim: it for it in _judge(on_base(together, found))}
+        called: {it.claim: it for it in _judge(on_bases(together, [found]))}
         for found, called in names.items()
     }
     every = next(iter(by_base.values()))
@@ -272,10 +286,19 @@ def _briefly(it: Verdict) -> str:
     return f"{claims.effect(it)} {it.bounds()}: {it.verdict}"
 
 
-def on_base(together: Results, found: str) -> Results:
-    """The rows of one base, by its hash."""
+def on_bases(together: Results, found: Iterable[str]) -> Results:
+    """The rows of some bases, by their hashes."""
+    kept = list(found)
     frames = {name: getattr(together, name) for name in ("rows", "items", "diagnostics", "english")}
-    return replace(together, **{name: select(it, base=found) for name, it in frames.items()})
+    return replace(together, **{name: select(it, base=kept) for name, it in frames.items()})
+
+
+def _on_known(run: Results, names: Iterable[str]) -> Results:
+    """The rows of the bases of a run that have these names, in the run's order."""
+    (code, *_) = run.languages
+    kept = [name for name in run.plan.bases if name in names]
+    found = on_bases(run, (base.hash_of(name, code) for name in kept))
+    return replace(found, plan=run.plan.model_copy(update={"bases": kept}))
 
 
 def _spread(together: Results, tested: dict[str, str]) -> Iterator[str]:
@@ -399,16 +422,29 @@ def _guess(together: Results, more: Results, names: dict[str, str], folder: Path
         "What slack changes against how much more SFT alone knows of the language's tasks than CT "
         "alone, at the largest CT budget: a mark a language and base, the mean of its run seeds.",
     )
-    each, p, word = guess(more)
-    told = " and ".join(
+    yield (
+        "The guess is from the first base and the larger one, so it is tested on the others, by "
+        f"the rank correlation over the {len(more.languages)} languages: {_tested_on(more, names)} "
+        "This is the rule that was written down before the second base was trained, for the guess "
+        "that {doc}`larger_model` made."
+    )
+    yield ""
+    newest = [name for name in more.plan.bases if name not in LOOKED_AT]
+    if 0 < len(newest) < len(more.plan.bases):
+        yield (
+            "On the newest alone, which had no part in anything that was said of it before: "
+            f"{_tested_on(_on_known(more, newest), names)}"
+        )
+        yield ""
+
+
+def _tested_on(run: Results, names: dict[str, str]) -> str:
+    """What the guess comes to on some bases, as a sentence's end."""
+    each, p, word = guess(run)
+    *others, last = (
         f"{each[found]:+.2f} on the {called} base".replace("-", "−")
         for found, called in names.items()
         if found in each
     )
-    yield (
-        f"The guess is from the first base and the larger one, so it is tested on the others. Rank "
-        f"correlation over the {len(more.languages)} languages: {told}; one-sided "
-        f"p {claims.p_text(p)} of their mean. By the rule that was written down before, the guess "
-        f"that {{doc}}`larger_model` made is **{word}**."
-    )
-    yield ""
+    told = f"{', '.join(others)} and {last}" if others else last
+    return f"{told}, one-sided p {claims.p_text(p)} of their mean, so that it is **{word}**."
