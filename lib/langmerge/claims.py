@@ -47,6 +47,7 @@ FINDINGS = {
     6: ("Stronger baselines", "f6-replay"),
     7: ("Repeated text", "f7-replay"),
     8: ("CT at twice the rate", "f8-saturates"),
+    9: ("Replay on other bases", "f9-replay"),
 }
 #: The findings that are the paper's; the others ask further.
 PAPERS = (1, 2, 3)

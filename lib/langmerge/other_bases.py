@@ -72,7 +72,7 @@ def headline() -> str | None:
         if it.verdict == claims.NOT_TESTED:
             told.append(f"{what} **{it.verdict}**")
             continue
-        by_base = claims.estimates(together, stated[claim])[list(_names(together))].mean()
+        by_base = claims.estimates(together, stated[claim])[list(names_of(together))].mean()
         *others, last = (claims.as_text(it.metric, value) for value in by_base)
         told.append(
             f"{what} **{it.verdict}** ({claims.effect(it)}, {it.interval()} {_over(it)}; by base "
@@ -84,9 +84,9 @@ def headline() -> str | None:
     )
 
 
-def whole() -> Results | None:
-    """The rows of the other bases, of those run seeds that every one of them has."""
-    more = reference.load(PROFILE)
+def whole(profile: str = PROFILE) -> Results | None:
+    """The rows of a run on other bases, of those run seeds that every one of them has."""
+    more = reference.load(profile)
     if more is None:
         return None
     has = more.rows.groupby("seed")["base"].nunique()
@@ -95,8 +95,8 @@ def whole() -> Results | None:
     return reference.like(more, replace(more, plan=same)) if seeds else None
 
 
-def _judge(results: Results) -> list[Verdict]:
-    stated = [claim for claim in claims.load() if claim.finding in claims.PAPERS]
+def _judge(results: Results, findings: Sequence[int] = claims.PAPERS) -> list[Verdict]:
+    stated = [claim for claim in claims.load() if claim.finding in findings]
     return list(claims.judge_all(results, stated).values())
 
 
@@ -106,7 +106,7 @@ def _over(it: Verdict) -> str:
 
 def _page(first: Results, more: Results, folder: Path) -> Iterator[str]:
     together = reference.joined(first, more)
-    names = _names(together)
+    names = names_of(together)
     judged = _judge(together)
     tested = _tested(judged)
     before = _on_known(together, LOOKED_AT)
@@ -123,7 +123,7 @@ def _page(first: Results, more: Results, folder: Path) -> Iterator[str]:
         "a run seed. The black line is the 95 % interval that decides, the wider of those over "
         "languages and over bases.",
     )
-    yield from _each_base(together, names)
+    yield from each_base(together, names)
     yield "## How much is the base's"
     yield ""
     yield from _spread(together, tested)
@@ -134,7 +134,7 @@ def _page(first: Results, more: Results, folder: Path) -> Iterator[str]:
     yield from _guess(together, more, names, folder)
 
 
-def _names(together: Results) -> dict[str, str]:
+def names_of(together: Results) -> dict[str, str]:
     """What each base is called here, by its hash, in the order of the profile."""
     (code, *_) = together.languages
     called = {"base": "first"}
@@ -259,10 +259,12 @@ def _tested(judged: list[Verdict]) -> dict[str, str]:
     return {claim: what for claim, what in DRAWN.items() if claim not in lacks}
 
 
-def _each_base(together: Results, names: dict[str, str]) -> Iterator[str]:
-    """Each base's own effects and verdicts, as description."""
+def each_base(
+    together: Results, names: dict[str, str], findings: Sequence[int] = claims.PAPERS
+) -> Iterator[str]:
+    """Each base's own effects and verdicts in some findings, as description."""
     by_base = {
-        called: {it.claim: it for it in _judge(on_bases(together, [found]))}
+        called: {it.claim: it for it in _judge(on_bases(together, [found]), findings)}
         for found, called in names.items()
     }
     every = next(iter(by_base.values()))

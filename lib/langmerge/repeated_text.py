@@ -1,7 +1,8 @@
 """The chapter on repeated text: finding 1 where CT reads scarce text again, as replay does.
 
-Made when the book is built, from the committed rows of ``reference-repeated`` alone, whose settings
-were chosen on the development languages before.
+Made when the book is built, from committed rows alone: those of ``reference-repeated``, whose
+settings were chosen on the development languages before, and those of ``reference-replay``, the
+same on other bases.
 """
 
 from __future__ import annotations
@@ -9,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from langmerge import claims, full_run, languages, markdown, plotting, plotting_families, reference
+from langmerge import (
+    claims,
+    full_run,
+    languages,
+    markdown,
+    other_bases,
+    plotting,
+    plotting_families,
+    reference,
+)
 from langmerge.claims import Claim, Verdict
 from langmerge.profiles import REPEATED
 from langmerge.statistics import select, whole_model
@@ -17,6 +27,8 @@ from langmerge.study import Results
 
 PROFILE = "reference-repeated"
 FINDING = 7
+#: The same on other bases, and the finding whose claims that run decides.
+ON_BASES = ("reference-replay", 9)
 RIVALS = ("ct_then_sft_replay", "joint")
 #: What the figure draws; averaging and task arithmetic without repeated text are in the tables.
 DRAWN = (*RIVALS, *REPEATED, "ct_then_sft", "ties_mean")
@@ -54,6 +66,9 @@ def _page(run: Results, folder: Path) -> Iterator[str]:
     yield ""
     yield from _against(run)
     yield from _discarded(run)
+    yield "## On other bases"
+    yield ""
+    yield from _on_bases(run)
 
 
 def _about(run: Results) -> Iterator[str]:
@@ -202,6 +217,73 @@ def _discarded(run: Results) -> Iterator[str]:
         "mean-TIES discards, with the text read once and again; means over languages and run seeds."
     )
     yield ""
+
+
+def _on_bases(run: Results) -> Iterator[str]:
+    """The claims on the bases that none of this was seen on, and each base by itself."""
+    profile, finding = ON_BASES
+    more = other_bases.whole(profile)
+    if more is None:
+        yield reference.not_computed(profile)
+        return
+    yield (
+        f"Bases: {', '.join(more.plan.bases)}. Languages: {len(more.languages)}. Run seeds: "
+        f"{', '.join(map(str, more.seeds))}. CT tokens: "
+        f"{', '.join(f'{budget:,}' for budget in more.budgets)}."
+    )
+    yield ""
+    yield from full_run.verdict_table(more)
+    yield outcome_on_bases({it.claim: it for it in claims.judge(more, finding, missing_ok=True)})
+    yield ""
+    together = reference.joined(reference.like(run, more), more)
+    names = other_bases.names_of(together)
+    yield from other_bases.each_base(together, names, [finding])
+    yield from markdown.table(
+        ["method", *(f"{called} base" for called in names.values())],
+        (
+            [plotting.label(method), *_by_base(together, names, method)]
+            for method in ("sft", *ONCE[2:], *REPEATED, RIVALS[0])
+        ),
+        numbers=True,
+    )
+    yield (
+        "Accuracy (%) at the two scarcest CT budgets, mean over languages and run seeds. The first "
+        "base is the one that all of this was seen on; it has no part in the claims above."
+    )
+    yield ""
+
+
+def _by_base(together: Results, names: dict[str, str], method: str) -> Iterator[str]:
+    budgets = [0] if method == "sft" else list(together.budgets)
+    for found in names:
+        alone = other_bases.on_bases(together, [found])
+        yield full_run.mean_of(alone, method, ["tuned", "fixed"], "accuracy", budgets)
+
+
+def outcome_on_bases(judged: dict[str, Verdict]) -> str:
+    """What is said of the other bases by the rule that was written down before the run."""
+    replay, merge, first = (
+        judged[claim].verdict for claim in ("f9-replay", "f9-task-arithmetic", "f9-merging")
+    )
+    if claims.NOT_TESTED in (replay, merge, first):
+        return "By the rule that was written down before, nothing is said: a model is missing."
+    of_replay = {
+        "holds": "replay's lead over TIES is no one base's",
+        "fails": "replay's lead over TIES was the first base's",
+    }.get(replay, "whether replay leads TIES on other bases is open")
+    of_merge = {
+        "holds": "task arithmetic on repeated text is a merge that one would use with so little "
+        "text",
+        "fails": "task arithmetic on repeated text is behind replay too",
+    }.get(merge, "whether task arithmetic on repeated text is as good as replay is open")
+    of_first = {
+        "holds": "stands for that merge in the form that one would practise, with text read again",
+        "fails": "does not stand for that merge either where both read again",
+    }.get(first, "is open for that merge where both read again")
+    return (
+        f"By the rule that was written down before, {of_replay}; {of_merge}; the first finding "
+        f"{of_first}."
+    )
 
 
 _OF_MERGE = {"norm_ratio": "CT length / SFT length", "discarded_sft_share": "SFT discarded"}

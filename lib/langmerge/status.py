@@ -31,6 +31,7 @@ PROFILES = (
     "reference-faster",
     "reference-seeds",
     "reference-bases",
+    "reference-replay",
     "reference-large",
 )
 #: Digits of a hash that a table has.

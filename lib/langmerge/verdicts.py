@@ -36,6 +36,7 @@ PROFILES = {
     6: "reference-baselines",
     7: "reference-repeated",
     8: "reference-faster",
+    9: "reference-replay",
 }
 NOTHING = "nothing"
 
