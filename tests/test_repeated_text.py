@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from langmerge import claims, languages, profiles, reference, repeated_text
+from langmerge import base, claims, languages, plotting, profiles, reference, repeated_text
 from langmerge.profiles import REPEATED
 from langmerge.statistics import select
 
@@ -111,6 +111,83 @@ def test_what_is_said_follows_the_rule(run, gain, low, high, said):
         "f7-replay": verdict(run, "f7-replay", verdict="fails", low=low, high=high),
     }
     assert said in repeated_text.outcome(judged)
+
+
+ON_BASES = {"base": "0badcafe", "second": "00000002", "third": "00000003"}
+
+
+@pytest.fixture(scope="module")
+def page_of_bases(tmp_path_factory):
+    """A page with rows of two other bases, on which replay is far better and far worse."""
+    lift = {"base": 0.0, "second": 0.3, "third": -0.3}
+    profile, _ = repeated_text.ON_BASES
+    parts = {}
+    for number, name in enumerate(ON_BASES):
+        which = repeated_text.PROFILE if name == "base" else profile
+        made = synthetic.results(
+            {"ties_sv": lambda step, name=name: 0.5 + lift[name]},
+            languages=CODES, seeds=(0, 1), budgets=profiles.load(which).budgets, items=12,
+            seed=number,
+        )  # fmt: skip
+        made.rows, made.items = with_repeated(made.rows), with_repeated(made.items)
+        for frame in (made.rows, made.items, made.diagnostics):
+            frame["base"] = ON_BASES[name]
+        tensors = select(made.diagnostics, method="ties_mean")
+        longer = tensors.assign(method="ties_mean_repeated")
+        made.diagnostics = pd.concat([made.diagnostics, longer], ignore_index=True)
+        run = synthetic.as_study(made, which)
+        run.plan.bases[:] = [name]
+        parts[name] = dataclasses.replace(run, english=run.english.assign(base=ON_BASES[name]))
+    runs = {
+        repeated_text.PROFILE: parts["base"],
+        profile: reference.joined(parts["second"], parts["third"]),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "load", runs.get)
+        patch.setattr(base, "hash_of", lambda name, code: ON_BASES[name])
+        said = repeated_text.page(tmp_path_factory.mktemp("executed"))
+    return said.split("## On other bases")[1], runs
+
+
+def test_other_bases_are_judged_without_the_first_one(page_of_bases):
+    said, runs = page_of_bases
+    profile, finding = repeated_text.ON_BASES
+    judged = {it.claim: it for it in claims.judge(runs[profile], finding, missing_ok=True)}
+    assert judged["f9-replay"].bases == 2 and judged["f9-replay"].over == "bases"
+    row = next(line for line in said.splitlines() if line.startswith("| On four other bases"))
+    assert claims.effect(judged["f9-replay"]) in row and "inconclusive" in row
+    assert "whether replay leads TIES on other bases is open" in said
+    assert "| Claim | first base | second base | third base |" in said
+
+
+def test_every_base_has_its_column_of_means(page_of_bases):
+    said, runs = page_of_bases
+    profile, _ = repeated_text.ON_BASES
+    second = select(runs[profile].rows, base=ON_BASES["second"], metric="accuracy")
+    for method in ("sft", "ct_then_sft_replay"):
+        its = select(second, method=method, setting=["tuned", "fixed"])
+        mean = its[its["task"].isin(runs[profile].tasks)]["value"].mean()
+        assert cells(said, plotting.label(method))[1] == f"{100 * mean:.1f}"
+
+
+@pytest.mark.parametrize(
+    ("replay", "merge", "first", "said"),
+    [
+        ("holds", "holds", "holds", "no one base's; task arithmetic on repeated text is a merge"),
+        ("fails", "fails", "fails", "was the first base's; task arithmetic on repeated text is be"),
+        ("holds", "inconclusive", "inconclusive", "is open; the first finding is open"),
+        (claims.NOT_TESTED, "holds", "holds", "nothing is said"),
+    ],
+)
+def test_what_is_said_of_other_bases_follows_the_rule(page_of_bases, replay, merge, first, said):
+    _, runs = page_of_bases
+    profile, finding = repeated_text.ON_BASES
+    words = {"f9-replay": replay, "f9-task-arithmetic": merge, "f9-merging": first}
+    judged = {
+        it.claim: dataclasses.replace(it, verdict=words.get(it.claim, it.verdict))
+        for it in claims.judge(runs[profile], finding, missing_ok=True)
+    }
+    assert said in repeated_text.outcome_on_bases(judged)
 
 
 def test_without_rows_it_says_how_to_get_them(monkeypatch, tmp_path):

@@ -711,7 +711,7 @@ def _budgets(results: Results, name: Budgets) -> list[int]:
     return {
         "smallest": known[:1],
         "scarcest_two": known[:2],
-        "middle": known[(len(known) - 1) // 2 :][:1],
+        "middle": statistics.middle(known),
         "largest": known[-1:],
         "all": known,
         "none": [0],

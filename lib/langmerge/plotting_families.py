@@ -253,10 +253,11 @@ def regime_effects(results: Results, arms: Sequence[str], now: str) -> pd.DataFr
             return mean.xs((prefix + method, setting), level=("method", "setting"))
 
         lost = select(whole, method=f"{prefix}ties_mean", setting="tuned").set_index(keys)
-        middle = of("ties_mean").xs(budgets[(len(budgets) - 1) // 2], level="ct_tokens")
+        (middle,) = statistics.middle(budgets)
         effects = {
             "TIES over CT-then-SFT": of("ties_mean") - of("ct_then_sft"),
-            "TIES over its middle budget": of("ties_mean") - middle,
+            "TIES over its middle budget": of("ties_mean")
+            - of("ties_mean").xs(middle, level="ct_tokens"),
             "SFT that TIES discards": lost["discarded_sft_share"],
             "slack over none": of("ties_sv") - of("ties_sv", "without slack"),
         }

@@ -32,9 +32,11 @@ from langmerge.statistics import select
 from langmerge.study import Results
 
 PROFILE = "reference"
-#: Languages that are computed together here: their long jobs share the cores. With families a
-#: language has jobs enough of its own.
+#: Languages that are computed together here: their long jobs share the cores.
 TOGETHER = 4
+#: With families a language takes long, and is saved sooner; while the CT of one trains, which is
+#: one job, the other has work for the other cores.
+TOGETHER_WITH_FAMILIES = 2
 #: A margin is kept as a whole number of these, in nats, between -127 and 127 of them.
 MARGIN_STEP = 1 / 16
 _FRAMES = ("rows", "items", "diagnostics", "english")
@@ -248,7 +250,7 @@ def run(
         blocks.setdefault((one.base, one.seed), []).append(one)
     for (base, seed), block in blocks.items():
         if how.families:
-            together = 1
+            together = TOGETHER_WITH_FAMILIES
         else:
             together = TOGETHER if processes or not cluster.address() else len(block)
         for start in range(0, len(block), together):

@@ -548,6 +548,11 @@ def per_seed(
     return rows.groupby(keys, dropna=False)["value"].mean().reset_index()
 
 
+def middle(budgets: Sequence[int]) -> list[int]:
+    """The middle one of sorted CT budgets, the lower one of an even number; empty where none is."""
+    return list(budgets[(len(budgets) - 1) // 2 :][:1])
+
+
 def select(frame: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
     """The rows of `frame` whose columns equal the wanted values (a list: any of them)."""
     keep = pd.Series(True, index=frame.index)
