@@ -202,7 +202,7 @@ figure(**others.curves("fig-over-2-XXlangXX"))
 # Each panel is a claim of this finding: an effect for each language with its 95 % interval (a
 # point without a bar is one seed's value), their mean with an interval over the languages, and the
 # run of this page. All start from one base, so that this interval does not hold what another base
-# would give; the book's page *Other bases* asks two more.
+# would give; the book's page *Other bases* asks four more.
 
 # %% tags=["hide-input"]
 figure(**others.by_language("fig-across-2-XXlangXX"))

@@ -34,14 +34,7 @@ def one_base(name, profile, languages, seed):
         accuracy={"ties_mean": lambda step: ties(step) + LIFT[name]},
         languages=languages, seeds=(0, 1), budgets=budgets, items=60, seed=seed,
     )  # fmt: skip
-    for frame in (made.rows, made.diagnostics):
-        frame["base"] = HASHES[name]
-    for frame in (made.rows, made.items):
-        frame["cell"] = frame["cell"] + name
-    made.items["base"] = HASHES[name]
-    run = synthetic.as_study(made, profile)
-    run.plan.bases[:] = [name]
-    return run.__class__(**vars(run) | {"english": run.english.assign(base=HASHES[name])})
+    return synthetic.on_base(made, profile, name, HASHES[name])
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import synthetic
 from scipy import stats
 
-from langmerge import claims, power, reference
+from langmerge import claims, other_bases, power, reference
 from langmerge.errors import LangmergeError
 from langmerge.power import Design
 
@@ -68,6 +68,32 @@ def test_bases_that_differ_cost_power(stated):
     assert apart < alike - 0.3
 
 
+def test_the_spread_of_measured_bases_is_the_one_that_is_drawn(stated):
+    effects = pilot(stated, 0.03, 1e-9, 1e-9)
+    measured = pd.DataFrame({"f1-accuracy": [0.0, 0.02, 0.05, 0.01, 0.03]})
+    rng = np.random.default_rng(0)
+    drawn = power._departures(effects, Design(2, 4_000, 1), 5, 1.0, 0.0, measured, rng)
+    apart = drawn.std(axis=(0, 1, 2), ddof=1)
+    assert apart == pytest.approx([measured["f1-accuracy"].std(ddof=1), 0.0], abs=5e-4)
+    found = power.simulate(effects, stated, Design(16, 5, 1), trials=2_000, bases=measured)
+    lift = 0.03 / (measured["f1-accuracy"].std(ddof=1) / np.sqrt(5))
+    # Two claims: Holm asks for a p of .025 of the one, and the other, far off, is below it.
+    expected = stats.nct.sf(stats.t.ppf(0.975, 4), 4, lift)
+    assert share(found, "f1-accuracy", power.TRUTHS[0]) == pytest.approx(expected, abs=0.1)
+
+
+def test_bases_lie_apart_as_their_means_do(monkeypatch, stated):
+    run = synthetic.results(languages=("zzz_0000", "zzz_0001"), seeds=(0, 1), items=30)
+    lacks = [*stated, *(claim for claim in claims.load() if claim.id == "f6-replay")]
+    monkeypatch.setattr(other_bases, "all_bases", lambda: run)
+    found = power.bases_apart(lacks)
+    assert list(found.columns) == [claim.id for claim in stated], "what is not tested is left out"
+    expected = claims.by_seed(run, stated[0]).mean()
+    assert found["f1-accuracy"].to_numpy() == pytest.approx([expected])
+    monkeypatch.setattr(other_bases, "all_bases", lambda: None)
+    assert power.bases_apart(lacks) is None
+
+
 def test_a_seed_that_is_not_steady_takes_a_monotone_claim_away():
     only = [claim for claim in claims.load() if claim.monotone]
     effects = pilot(only, 0.1, 0.001, 0.001)
@@ -109,14 +135,24 @@ def test_the_page_says_what_the_table_says(monkeypatch, stated):
     assert "16 languages on 3 base(s)" in page and "+5.0 points" in page
 
 
-def test_power_is_that_of_the_run_that_is_there_and_of_larger_ones(monkeypatch, tmp_path, stated):
+def test_power_is_that_of_the_runs_that_are_there_and_of_larger_ones(monkeypatch, tmp_path, stated):
     run = synthetic.results(languages=("zzz_0000", "zzz_0001"), seeds=(0, 1), items=30)
+    several = [synthetic.results(languages=("zzz_0000", "zzz_0001"), seeds=(0, 1), items=30,
+                                 seed=number) for number in range(2)]  # fmt: skip
+    for number, one in enumerate(several):
+        for frame in (one.rows, one.items, one.diagnostics):
+            frame["base"] = str(number)
+    bases = several[0]
+    for name in ("rows", "items", "diagnostics"):
+        setattr(bases, name, pd.concat([getattr(one, name) for one in several]))
     monkeypatch.setattr(claims, "load", lambda: stated)
     monkeypatch.setattr(reference, "load", lambda profile="reference": run)
+    monkeypatch.setattr(other_bases, "all_bases", lambda: bases)
     monkeypatch.setattr(reference, "plan", lambda profile: pd.DataFrame({"done": [True]}))
     monkeypatch.setattr(power, "FILE", str(tmp_path / "power.csv"))
     planned = power.design()
-    expected = [Design(2, 1, 2), planned, Design(planned.languages, power.BASES, 2)]
+    larger = [Design(planned.languages, number, 2) for number in power.BASES]
+    expected = [Design(2, 1, 2), planned, Design(2, 2, 2), *larger]
     assert power.designs() == expected
     table = power.measure(trials=20)
     names = ["languages", "bases", "seeds"]
@@ -124,7 +160,10 @@ def test_power_is_that_of_the_run_that_is_there_and_of_larger_ones(monkeypatch, 
     page = power.page()
     for size in expected:
         assert f"{size.languages} languages on {size.bases} base(s) with {size.seeds} seed" in page
-    assert len(power.measure([Design(4, 1, 1)], trials=20)) == len(table) / len(expected)
+    assert "spread of the bases: measured on 2 bases." in page
+    assumed = power.measure([Design(4, 1, 1)], trials=20, base_spread=0)
+    assert len(assumed) == len(table) / len(expected)
+    assert set(assumed["base_spread"]) == {"0 of the languages'"}
 
 
 def test_an_incomplete_pilot_is_not_measured(monkeypatch):

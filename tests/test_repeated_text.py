@@ -130,14 +130,10 @@ def page_of_bases(tmp_path_factory):
             seed=number,
         )  # fmt: skip
         made.rows, made.items = with_repeated(made.rows), with_repeated(made.items)
-        for frame in (made.rows, made.items, made.diagnostics):
-            frame["base"] = ON_BASES[name]
         tensors = select(made.diagnostics, method="ties_mean")
         longer = tensors.assign(method="ties_mean_repeated")
         made.diagnostics = pd.concat([made.diagnostics, longer], ignore_index=True)
-        run = synthetic.as_study(made, which)
-        run.plan.bases[:] = [name]
-        parts[name] = dataclasses.replace(run, english=run.english.assign(base=ON_BASES[name]))
+        parts[name] = synthetic.on_base(made, which, name, ON_BASES[name])
     runs = {
         repeated_text.PROFILE: parts["base"],
         profile: reference.joined(parts["second"], parts["third"]),

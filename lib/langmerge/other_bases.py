@@ -58,11 +58,9 @@ def page(folder: Path) -> str:
 
 def headline() -> str | None:
     """What the bases together say of the paper's findings, as a sentence; None without rows."""
-    more, few = whole(), reference.load()
-    if more is None or few is None:
+    if (run := all_bases()) is None:
         return None
-    together = reference.joined(reference.like(few, more), more)
-    judged = {it.claim: it for it in _judge(together)}
+    judged = {it.claim: it for it in _judge(run)}
     stated = _stated()
     told = []
     for finding in claims.PAPERS:
@@ -72,16 +70,24 @@ def headline() -> str | None:
         if it.verdict == claims.NOT_TESTED:
             told.append(f"{what} **{it.verdict}**")
             continue
-        by_base = claims.estimates(together, stated[claim])[list(names_of(together))].mean()
+        by_base = claims.estimates(run, stated[claim])[list(names_of(run))].mean()
         *others, last = (claims.as_text(it.metric, value) for value in by_base)
         told.append(
             f"{what} **{it.verdict}** ({claims.effect(it)}, {it.interval()} {_over(it)}; by base "
             f"{', '.join(others)} and {last})"
         )
     return (
-        f"On {len(together.plan.bases)} bases of the same recipe together, in "
-        f"{len(together.languages)} of the languages: {'; '.join(told)}."
+        f"On {len(run.plan.bases)} bases of the same recipe together, in "
+        f"{len(run.languages)} of the languages: {'; '.join(told)}."
     )
+
+
+def all_bases() -> Results | None:
+    """The rows of all bases as one run, the first one's among them; None without rows."""
+    more, few = whole(), reference.load()
+    if more is None or few is None:
+        return None
+    return reference.joined(reference.like(few, more), more)
 
 
 def whole(profile: str = PROFILE) -> Results | None:

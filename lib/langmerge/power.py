@@ -9,7 +9,10 @@ verdict is the power.
 
 Two things limit it. Two languages say little of how much languages differ (one degree of
 freedom), so the table has a row with twice their spread as well. One base says nothing of how
-much bases differ: that is assumed, as a part of the languages' spread.
+much bases differ: that is taken from the run on several bases (`other_bases`), for the claims that
+it has the models of, and assumed as a part of the languages' spread for the others. A base's mean
+there is that of two run seeds, each with an English SFT expert of its own, whose luck is thus in
+the spread of the bases.
 The spread of the pilot's languages contains some of its seeds' noise, which makes power a little
 too small rather than too large.
 """
@@ -33,10 +36,10 @@ from langmerge.statistics import Effect, Results
 PROFILE = "pilot"
 FILE = "power.csv"
 TRIALS = 1_000
-#: How much bases differ where the pilot has one alone, as a part of how much languages do.
+#: How much bases differ where it is not measured, as a part of how much languages do.
 BASE_SPREAD = 0.5
-#: Of the larger design that stands beside the reference run's.
-BASES = 3
+#: Of the larger designs that stand beside the reference run's.
+BASES = (3, 12)
 #: The true effects that runs are drawn with, by what the table calls them.
 TRUTHS = ("as in the pilot", "the smallest of interest", "twice the smallest")
 SPREADS = (1.0, 2.0)
@@ -61,16 +64,28 @@ def design(profile: str = "reference") -> Design:
 
 
 def designs() -> list[Design]:
-    """What the power is computed for: the reference run as far as it is, as planned, and larger."""
-    from langmerge import reference
+    """What the power is computed for: the runs as far as they are, as planned, and larger."""
+    from langmerge import other_bases, reference
 
-    planned, there = design(), reference.load()
-    larger = Design(planned.languages, BASES, max(planned.seeds, 2))
-    if there is None:
-        return [planned, larger]
-    bases = there.rows["base"].nunique()
-    found = Design(len(there.languages), bases, len(there.seeds))
-    return list(dict.fromkeys([found, planned, larger]))
+    planned = design()
+    larger = [Design(planned.languages, bases, max(planned.seeds, 2)) for bases in BASES]
+    there = [run for run in (reference.load(), other_bases.all_bases()) if run is not None]
+    found = [Design(len(it.languages), it.rows["base"].nunique(), len(it.seeds)) for it in there]
+    return list(dict.fromkeys([*found[:1], planned, *found[1:], *larger]))
+
+
+def bases_apart(stated: Sequence[Claim]) -> pd.DataFrame | None:
+    """How the bases of the run on several lie apart: their mean effects, a column a claim.
+
+    Of the claims that it has the models of; None where there is no such run.
+    """
+    from langmerge import other_bases
+
+    if (run := other_bases.all_bases()) is None:
+        return None
+    judged = claims.judge_all(run, stated)
+    there = [claim for claim in stated if judged[claim.id].verdict != claims.NOT_TESTED]
+    return pd.DataFrame({it.id: claims.by_seed(run, it).groupby("base").mean() for it in there})
 
 
 def effects(results: Results, stated: Sequence[Claim]) -> pd.DataFrame:
@@ -97,12 +112,15 @@ def simulate(
     trials: int = TRIALS,
     base_spread: float = BASE_SPREAD,
     seed: int = 0,
+    bases: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The share of drawn runs that end in each verdict, a row a claim, truth and spread.
 
     pilot: as `effects` gives. steady: by monotone claim the share of the pilot's seeds that move
-    to the claimed side at every step. Columns: claim, truth, effect, spread (of the languages, as
-    a multiple of the pilot's), holds, fails, inconclusive.
+    to the claimed side at every step. bases: as `bases_apart` gives, for the claims of which the
+    spread of the bases is measured; that of the others is `base_spread` of the languages'.
+    Columns: claim, truth, effect, spread (of the languages, as a multiple of the pilot's), holds,
+    fails, inconclusive.
     Raises LangmergeError for a design without several languages.
     """
     if size.languages < 2 or size.bases < 1 or size.seeds < 1:
@@ -113,7 +131,7 @@ def simulate(
     rows = []
     for spread in SPREADS:
         rng = np.random.default_rng(seed)
-        apart = _departures(pilot, size, trials, spread, base_spread, rng)
+        apart = _departures(pilot, size, trials, spread, base_spread, bases, rng)
         for truth in TRUTHS:
             mean = np.array([_true(claim, truth, pilot[claim.id].mean()) for claim in stated])
             words = _decided(apart + mean, stated, size, steady or {}, rng)
@@ -129,13 +147,15 @@ def measure(
     sizes: Sequence[Design] | None = None,
     profile: str = PROFILE,
     trials: int = TRIALS,
-    base_spread: float = BASE_SPREAD,
+    base_spread: float | None = None,
 ) -> pd.DataFrame:
     """The power of designs (see `designs`) from a pilot that was run, kept in ``data``.
 
+    base_spread: how much bases differ, as a part of how much languages do; where it is not given
+    it is the measured one (`bases_apart`), and `BASE_SPREAD` for what is not measured.
     Raises LangmergeError where the pilot is not complete.
     """
-    from langmerge import profiles, reference
+    from langmerge import reference
 
     if not reference.plan(profile)["done"].all():
         raise LangmergeError(
@@ -146,14 +166,21 @@ def measure(
         claim for claim in claims.load() if claims.judge_all(found, [claim])[claim.id].languages
     ]
     steady = {claim.id: claims.steady_share(found, claim) for claim in stated if claim.monotone}
-    pilot, several = effects(found, stated), len(profiles.load(profile).bases) > 1
+    pilot, bases = effects(found, stated), bases_apart(stated) if base_spread is None else None
+    part = BASE_SPREAD if base_spread is None else base_spread
     table = pd.concat(
-        simulate(pilot, stated, size, steady, trials, base_spread).assign(
+        simulate(pilot, stated, size, steady, trials, part, bases=bases).assign(
             languages=size.languages, bases=size.bases, seeds=size.seeds
         )
         for size in sizes or designs()
-    ).assign(
-        base_spread="of the pilot" if several else f"{base_spread:g} of the languages'",
+    )
+    known = [] if bases is None else list(bases.columns)
+    table = table.assign(
+        base_spread=np.where(
+            table["claim"].isin(known),
+            f"measured on {0 if bases is None else len(bases)} bases",
+            f"{part:g} of the languages'",
+        ),
         trials=trials,
         pilot=f"{' and '.join(found.languages)}, seeds {', '.join(map(str, found.seeds))}",
     )
@@ -179,10 +206,12 @@ def page() -> str:
 def _told(table: pd.DataFrame) -> str:
     """What one design's numbers were computed from."""
     one = table.iloc[0]
+    spreads = table.groupby("base_spread", sort=False)["claim"].unique()
+    told = [spreads.index[0], *(f"{it} for {', '.join(spreads[it])}" for it in spreads.index[1:])]
     return (
         f"From {one['trials']:,} drawn runs of {one['languages']} languages on {one['bases']} "
         f"base(s) with {one['seeds']} seed(s) each; pilot: {one['pilot']}; spread of the bases: "
-        f"{one['base_spread']}.\n"
+        f"{', and '.join(told)}.\n"
     )
 
 
@@ -221,18 +250,22 @@ def _departures(
     trials: int,
     spread: float,
     base_spread: float,
+    bases: pd.DataFrame | None,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
     """How far drawn effects lie from the mean: shape (trials, languages, bases, claims).
 
-    Normal draws with the pilot's sample covariances between claims, at each level.
+    Normal draws with the pilot's sample covariances between claims, at each level, and with those
+    of measured bases.
     """
-    of_language = pilot.groupby("language").mean()
-    of_base = pilot.groupby("base").mean()
     runs = pilot.groupby(["language", "base"])
     within, freedom = pilot - runs.transform("mean"), len(pilot) - runs.ngroups
-    languages = _root(of_language)
-    bases = _root(of_base) if len(of_base) > 1 else base_spread * languages
+    languages = _root(pilot.groupby("language").mean())
+    of_bases = base_spread * languages
+    if bases is not None:
+        is_known = pilot.columns.isin(bases.columns)
+        measured = np.nan_to_num(_root(bases.reindex(columns=pilot.columns)))
+        of_bases = np.vstack([np.where(is_known, 0.0, of_bases), measured])
 
     def drawn(shape: tuple[int, ...], root: NDArray[np.float64]) -> NDArray[np.float64]:
         return rng.normal(size=(*shape, len(root))) @ root
@@ -240,7 +273,7 @@ def _departures(
     noise = within.to_numpy() / np.sqrt(freedom * size.seeds)  # the mean of so many seeds
     return (
         spread * drawn((trials, size.languages, 1), languages)
-        + drawn((trials, 1, size.bases), bases)
+        + drawn((trials, 1, size.bases), of_bases)
         + drawn((trials, size.languages, size.bases), noise)
     )
 

@@ -258,9 +258,12 @@ def power(
         int | None, typer.Option(min=1, help="Run seeds. [default: see below]")
     ] = None,
     base_spread: Annotated[
-        float,
-        typer.Option(min=0, help="How much bases differ, if languages differ by 1."),
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            min=0,
+            help="How much bases differ, if languages differ by 1. [default: as measured]",
+        ),
+    ] = None,
     profile: Annotated[str, typer.Option("--profile", "-p", help="The pilot.")] = "pilot",
     processes: Annotated[
         int | None, typer.Option(min=1, help="Processes. [default: one per core]")
@@ -269,8 +272,8 @@ def power(
     """Say what a run of some size could show, from a pilot on the development languages.
 
     Runs what is missing of the pilot, slice by slice, and writes data/power.csv. Without a size:
-    for the reference run as it stands, as planned, and on three bases; of a size that is given in
-    part the rest is the reference run's as planned.
+    for the reference run as it stands, as planned, with the bases that there are, and with three
+    and twelve; of a size that is given in part the rest is the reference run's as planned.
     """
     from langmerge import power as powers
     from langmerge import reference as runs
