@@ -69,7 +69,10 @@ AXES = {
     "combine": "what agrees is merged by",
 }
 #: Colour and marker of one base after another.
-BASES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"))
+BASES = (
+    ("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "v"), ("#56B4E9", "P"),
+    ("#E69F00", "X"),
+)  # fmt: skip
 
 
 @mpl.rc_context(STYLE)
@@ -414,8 +417,8 @@ def effects_by_base(effects: pd.DataFrame, pooled: Mapping[str, statistics.Effec
     effects: columns what (of a claim, in words), base (its name), seed, effect (a share). pooled:
     the effect over all bases with the interval that decides, by `what`, in the order of the rows.
     """
-    fig, (ax,) = _figure(7.2, 1.2 + 0.62 * len(pooled))
     names = list(dict.fromkeys(effects["base"]))
+    fig, (ax,) = _figure(7.2, 1.2 + (0.2 + 0.14 * len(names)) * len(pooled))
     told = []
     for row, (what, mean) in enumerate(pooled.items()):
         its = effects[effects["what"] == what]
@@ -423,7 +426,7 @@ def effects_by_base(effects: pd.DataFrame, pooled: Mapping[str, statistics.Effec
             zip(names, itertools.cycle(BASES), strict=False)
         ):
             values = 100 * its.loc[its["base"] == base, "effect"]
-            at = row + 0.16 * (index + 1)
+            at = row + 0.8 * (index + 1) / (len(names) + 1)
             ax.plot(values, [at] * len(values), marker, color=colour, markersize=3, alpha=0.6)
             ax.plot(values.mean(), at, marker, color=colour, markersize=7, label=f"{base} base")
         ax.plot([100 * mean.low, 100 * mean.high], [row, row], color="black", linewidth=1.5)
@@ -438,7 +441,7 @@ def effects_by_base(effects: pd.DataFrame, pooled: Mapping[str, statistics.Effec
     ax.set_xlabel("effect (points of accuracy)")
     handles, labels = ax.get_legend_handles_labels()
     shown = dict(zip(labels, handles, strict=True))
-    fig.legend(shown.values(), shown.keys(), loc="outside upper left", ncols=len(names) + 1)
+    fig.legend(shown.values(), shown.keys(), loc="outside upper left", ncols=4)
     text = f"Effects in points of accuracy by base ({', '.join(names)}): {'; '.join(told)}."
     return _with_alt(fig, text)
 
