@@ -1,6 +1,7 @@
 """The base: its recipe, its making, and what is said where its files are not as they were."""
 
 import json
+import re
 import shutil
 import stat
 from dataclasses import replace
@@ -335,6 +336,12 @@ def test_results_of_a_base_that_does_not_ship_are_known_by_its_manifest(known):
         base.folder_of("wide")
     with pytest.raises(LangmergeError, match=r"no base .wider.*wide"):
         base.hash_of("wider", "tam_Taml")
+
+
+def test_a_base_whose_recipe_ships_is_told_how_to_train_it(known):
+    recipe = re.escape(str(paths.data() / "base_recipe_large.yaml"))
+    with pytest.raises(LangmergeError, match=rf"base --name large --recipe {recipe}` does so"):
+        base.folder_of("large")
 
 
 def test_a_base_that_ships_is_found_after_one_of_the_users_own(known, tmp_path):

@@ -311,6 +311,11 @@ def folder_of(name: str) -> Path:
                 f"`langmerge base --name {name} --recipe FILE`, where README.md there has the "
                 "recipe; results of that one will not be pooled with the shipped ones."
             )
+        if (recipe_of_it := paths.data() / f"base_recipe_{name}.yaml").is_file():
+            raise LangmergeError(
+                f"the base {name} has not been trained here: `langmerge base --name {name} "
+                f"--recipe {recipe_of_it}` does so, in about half an hour."
+            )
         there = [path.name for path in (paths.home() / "bases").glob("*")]
         there += [path.parent.name for path in _further().glob("*/base.json")]
         raise LangmergeError(f"no base {name!r}: {nearest(name, ['base', *there])}")
