@@ -1,6 +1,7 @@
 """The verdicts page: from claims and runs alone, and "not tested" where data are missing."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import synthetic
@@ -30,6 +31,7 @@ def many():
 def pages(many, mine):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reference, "load", lambda *_: many)
+        patch.setattr(other_bases, "all_bases", lambda: None)
         return verdicts.page({"tam_Taml": mine})
 
 
@@ -75,6 +77,23 @@ def test_without_a_reference_run_its_claims_are_not_tested(monkeypatch, mine, st
     first = len([claim for claim in stated if claim.finding in claims.PAPERS])
     assert {row[3] for row in rows[:first]} <= {"**holds**", "**fails**", "**inconclusive**"}
     assert "nan" not in pages["verdicts_details.md"]
+
+
+def test_the_papers_findings_have_a_column_of_several_bases(monkeypatch, mine, stated):
+    run = synthetic.results(items=20, languages=LANGUAGES)
+    run.plan = SimpleNamespace(bases=["base", "second"])
+    monkeypatch.setattr(reference, "load", lambda *_: None)
+    monkeypatch.setattr(other_bases, "all_bases", lambda: run)
+    pages = verdicts.page({"tam_Taml": mine})
+    heads = [row for row in rows_of(pages["verdicts_summary.md"]) if row[0] == "Claim"]
+    has = ["2 bases, in the lab" in row for row in heads]
+    assert has == [finding in claims.PAPERS for finding in claims.FINDINGS]
+    judged = claims.judge_all(run, [claim for claim in stated if claim.finding in claims.PAPERS])
+    row = next(
+        row for row in rows_of(pages["verdicts_summary.md"]) if "<verdict-f1-accuracy>" in row[0]
+    )
+    assert row[3] == f"**{judged['f1-accuracy'].verdict}**"
+    assert "|  | reference run | 2 bases | Tamil |" in pages["verdicts_details.md"]
 
 
 def test_a_claim_whose_model_was_not_run_is_not_tested_on_any_page(monkeypatch, stated, tmp_path):

@@ -48,7 +48,7 @@ def page(results: Mapping[str, Results]) -> dict[str, str]:
     """
     stated = claims.load()
     findings = _findings(stated)
-    runs = {REFERENCE: _committed(findings)}
+    runs = {REFERENCE: _committed(findings), **_several_bases()}
     for code, found in results.items():
         runs[languages.load(code).name] = dict.fromkeys(findings, found)
     judged = {name: _judged(its, stated) for name, its in runs.items()}
@@ -59,6 +59,16 @@ def page(results: Mapping[str, Results]) -> dict[str, str]:
         "verdicts_power.md": power.page(),
         "verdicts_coverage.md": _coverage(coverage.load()),
     }
+
+
+def _several_bases() -> dict[str, dict[int, Results | None]]:
+    """The run on several bases, of the paper's findings, by what it is called; empty without it."""
+    from langmerge import other_bases
+
+    run = other_bases.all_bases()
+    return (
+        {} if run is None else {f"{len(run.plan.bases)} bases": dict.fromkeys(claims.PAPERS, run)}
+    )
 
 
 def of_reference(findings: Sequence[int]) -> dict[str, Verdict]:
@@ -94,14 +104,17 @@ def summary(
 ) -> str:
     """A Markdown table a finding: claim, abstract, a column a run, at 7B, and where to look.
 
-    judged: the verdicts by claim, by the run's name. chapters: by finding a link to its chapter.
+    judged: the verdicts by claim, by the run's name; a run has no column where it has no verdict.
+    chapters: by finding a link to its chapter.
     """
     parts = []
     for finding in _findings(stated):
-        heads = ("Claim", "The paper's abstract", *(f"{name}, in the lab" for name in judged))
+        its_claims = [claim for claim in stated if claim.finding == finding]
+        asked = {name: its for name, its in judged.items() if its_claims[0].id in its}
+        heads = ("Claim", "The paper's abstract", *(f"{name}, in the lab" for name in asked))
         rows = []
-        for claim in (claim for claim in stated if claim.finding == finding):
-            its = [verdicts[claim.id] for verdicts in judged.values()]
+        for claim in its_claims:
+            its = [verdicts[claim.id] for verdicts in asked.values()]
             said = [f"**{verdict.verdict}**" for verdict in its]
             where = f"{{ref}}`below <verdict-{claim.id}>`"
             what = f"{_one_line(claim.statement)} ({where})"
@@ -120,19 +133,19 @@ def details(
     """A part a claim: the rule in short, and a table with a column a run."""
     parts = []
     for claim in stated:
+        asked = {name: its for name, its in judged.items() if claim.id in its}
         columns = [
-            _numbers(claim, its[claim.id], runs[name][claim.finding])
-            for name, its in judged.items()
+            _numbers(claim, its[claim.id], runs[name][claim.finding]) for name, its in asked.items()
         ]
         rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
         notes = "".join(
             f"- {name}: {_one_line(its[claim.id].note)}.\n"
-            for name, its in judged.items()
+            for name, its in asked.items()
             if its[claim.id].note
         )
         parts.append(
             f"(verdict-{claim.id})=\n### {claim.id}\n\n{_one_line(claim.statement)}.\n"
-            f"{rule(claim)}\n\n{_table(('', *judged), rows)}\n{notes}"
+            f"{rule(claim)}\n\n{_table(('', *asked), rows)}\n{notes}"
         )
     return "\n".join(parts)
 
