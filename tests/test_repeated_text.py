@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from langmerge import base, claims, languages, plotting, profiles, reference, repeated_text
+from langmerge import base, book, claims, languages, plotting, profiles, reference, repeated_text
 from langmerge.profiles import REPEATED
 from langmerge.statistics import select
 
@@ -154,6 +154,13 @@ def test_other_bases_are_judged_without_the_first_one(page_of_bases):
     assert claims.effect(judged["f9-replay"]) in row and "inconclusive" in row
     assert "whether replay leads TIES on other bases is open" in said
     assert "| Claim | first base | second base | third base |" in said
+
+
+def test_the_first_page_says_on_how_many_bases(page_of_bases):
+    _, runs = page_of_bases
+    profile, finding = repeated_text.ON_BASES
+    (said,) = book.headlines(runs[profile], findings=[finding])
+    assert "(3 languages on 2 bases together; by run seed" in said
 
 
 def test_every_base_has_its_column_of_means(page_of_bases):

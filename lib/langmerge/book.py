@@ -215,7 +215,6 @@ def headlines(
     """
     from langmerge import claims
 
-    where = where or f"{len(results.languages)} languages together"
     findings = findings or claims.PAPERS
     stated = [claim for claim in claims.load() if claim.finding in findings]
     judged = claims.judge_all(results, stated)
@@ -223,10 +222,12 @@ def headlines(
     for number in findings:
         title, claim = claims.FINDINGS[number]
         verdict = judged[claim]
+        bases = f" on {verdict.bases} bases" if verdict.bases > 1 else ""
+        its = where or f"{len(results.languages)} languages{bases} together"
         seeds = claims.by_run_seed(verdict)
-        measured = f"{claims.effect(verdict)}, {verdict.interval()} ({where}{seeds})"
+        measured = f"{claims.effect(verdict)}, {verdict.interval()} ({its}{seeds})"
         if verdict.verdict == claims.NOT_TESTED:
-            measured = f"not tested ({where})"
+            measured = f"not tested ({its})"
         said.append(
             f"{number}. **{title}: {verdict.verdict}.** Claimed: "
             f"{verdict.statement[0].lower()}{verdict.statement[1:]}. Measured: {measured}."
