@@ -104,7 +104,7 @@ def test_each_base_is_told_as_it_is_alone(given, together, runs, tmp_path):
     assert set(alone.rows["base"]) == set(alone.items["base"]) == {HASHES["second"]}
     expected = claims.estimates(together, claim)[HASHES["second"]].mean()
     assert claims.measure(alone, claim).estimate == pytest.approx(expected)
-    assert "the second base English SFT alone" in said and "all of them but Tamil." in said
+    assert "on the second base in all but Tamil; on the third base in all but Tamil." in said
 
 
 def test_the_figure_has_every_base_and_seed(given, together):

@@ -163,15 +163,16 @@ def _about(together: Results, more: Results, names: dict[str, str]) -> Iterator[
 
 def _readiness(together: Results, more: Results) -> Iterator[str]:
     """In which languages English SFT alone is between chance and ceiling, as a study needs."""
+    said = []
     for name in more.plan.bases:
         ready = _ready(together, [name])
         told = _called(code for code in together.languages if code not in ready)
-        yield (
-            f"On the {name} base English SFT alone is between chance and ceiling on {base.NEEDED} "
-            "tasks or more, the condition of the reference run, in "
-            + (f"all of them but {told}." if told else "all of them.")
-        )
-        yield ""
+        said.append(f"on the {name} base in all " + (f"but {told}" if told else "of them"))
+    yield (
+        f"English SFT alone is between chance and ceiling on {base.NEEDED} tasks or more, the "
+        f"condition of the reference run, {'; '.join(said)}."
+    )
+    yield ""
 
 
 def _ready(together: Results, bases: Sequence[str]) -> list[str]:
