@@ -325,12 +325,17 @@ def test_the_first_page_lists_every_verdict_of_every_language(monkeypatch):
 
 def test_the_first_page_has_the_reference_run_beside_them(monkeypatch):
     many = synthetic.results(languages=("tam_Taml", "ben_Beng", "zzz_0002"), items=20, seeds=(0,))
-    monkeypatch.setattr(reference, "load", lambda: many)
+    monkeypatch.setattr(reference, "load", lambda *_: many)
+    monkeypatch.setattr(other_bases, "all_bases", lambda: None)
     table = book.verdicts({"tam_Taml": synthetic.results(items=20)})
     assert "| Tamil, in the lab | 3 languages, in the lab |" in table
     for verdict in claims.judge(many, 1):
         assert f"{claims.effect(verdict)}, {verdict.interval()} | not tested |" in table
     assert "3 languages: 1 seed, profile `lab`" in table
+    many.plan = SimpleNamespace(bases=["base", "second"], note="")
+    monkeypatch.setattr(other_bases, "all_bases", lambda: many)
+    table = book.verdicts({"tam_Taml": synthetic.results(items=20)})
+    assert "| 3 languages, in the lab | 2 bases, 3 languages, in the lab | at 7B |" in table
 
 
 def test_samples_are_said_in_every_language():

@@ -267,15 +267,18 @@ def beyond() -> list[str]:
 def verdicts(results: dict[str, Any]) -> str:
     """The claims on the paper's findings with their verdicts, as Markdown for the first page.
 
-    One column a language, and one for all of the reference run's together.
+    One column a language, one for all of the reference run's together, and one for several bases.
     """
-    from langmerge import claims, languages, reference
+    from langmerge import claims, languages, other_bases, reference
 
     stated = [claim for claim in claims.load() if claim.finding in claims.PAPERS]
     runs = {languages.load(code).name: found for code, found in results.items()}
     many = reference.load()
     if many is not None:
         runs[f"{len(many.languages)} languages"] = many
+    bases = other_bases.all_bases()
+    if bases is not None:
+        runs[f"{len(bases.plan.bases)} bases, {len(bases.languages)} languages"] = bases
     judged = [claims.judge_all(found, stated) for found in runs.values()]
     names = " | ".join(f"{name}, in the lab" for name in runs)
     lines = [f"| Finding | Claim | {names} | at 7B |", "|---" * (3 + len(runs)) + "|"]
