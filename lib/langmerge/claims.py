@@ -782,6 +782,10 @@ def _missing(
         f"Make it with `langmerge run --language {language} --profile {results.profile} "
         f"--seeds {seeds}`, or name a method that was run."
     )
+    if term.method not in known:
+        mend = (
+            "The profile does not run it: `families` there names what is run beside the findings."
+        )
     if term.setting == "tuned" and "tuned" not in set(results.rows["setting"]):
         tune = f"langmerge tune --profile {results.profile}"
         mend = f"The profile has no tuned settings: run `{tune}`."

@@ -139,7 +139,7 @@ def details(
         ]
         rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
         notes = "".join(
-            f"- {name}: {_one_line(its[claim.id].note)}.\n"
+            f"- {name}: {_one_line(its[claim.id].note).removesuffix('.')}.\n"
             for name, its in asked.items()
             if its[claim.id].note
         )
