@@ -174,13 +174,9 @@ def measure(
         )
         for size in sizes or designs()
     )
-    known = [] if bases is None else list(bases.columns)
+    spreads = {} if bases is None else dict.fromkeys(bases, f"measured on {len(bases)} bases")
     table = table.assign(
-        base_spread=np.where(
-            table["claim"].isin(known),
-            f"measured on {0 if bases is None else len(bases)} bases",
-            f"{part:g} of the languages'",
-        ),
+        base_spread=table["claim"].map(spreads).fillna(f"{part:g} of the languages'"),
         trials=trials,
         pilot=f"{' and '.join(found.languages)}, seeds {', '.join(map(str, found.seeds))}",
     )

@@ -65,10 +65,9 @@ def _several_bases() -> dict[str, dict[int, Results | None]]:
     """The run on several bases, of the paper's findings, by what it is called; empty without it."""
     from langmerge import other_bases
 
-    run = other_bases.all_bases()
-    return (
-        {} if run is None else {f"{len(run.plan.bases)} bases": dict.fromkeys(claims.PAPERS, run)}
-    )
+    if (run := other_bases.all_bases()) is None:
+        return {}
+    return {f"{len(run.plan.bases)} bases": dict.fromkeys(claims.PAPERS, run)}
 
 
 def of_reference(findings: Sequence[int]) -> dict[str, Verdict]:
