@@ -62,7 +62,7 @@ def together(given, runs):
 
 def test_bases_that_differ_make_the_interval(given, together, tmp_path):
     said = other_bases.page(tmp_path)
-    judged = {it.claim: it for it in other_bases._judge(together)}["f1-accuracy"]
+    judged = {it.claim: it for it in other_bases.judge(together)}["f1-accuracy"]
     (claim,) = (it for it in claims.load() if it.id == "f1-accuracy")
     by_base = claims.estimates(together, claim).mean()
     expected = stats.ttest_1samp(by_base, 0).confidence_interval()
@@ -83,7 +83,7 @@ def test_verdicts_of_more_bases_stand_beside_those_that_were_looked_at_before(
     monkeypatch.setattr(reference, "load", lambda profile=reference.PROFILE: five[profile])
     said = other_bases.page(tmp_path)
     assert "| Claim | first base | 3 bases before | all 4 bases |" in said
-    before = {it.claim: it for it in other_bases._judge(together)}["f1-accuracy"]
+    before = {it.claim: it for it in other_bases.judge(together)}["f1-accuracy"]
     line, _ = (it for it in said.splitlines() if it.startswith(f"| {before.statement} |"))
     _, _, _, three, four, _ = (cell.strip() for cell in line.split("|"))
     assert three == before.said() != four
@@ -118,7 +118,7 @@ def test_the_figure_has_every_base_and_seed(given, together):
     assert means.mean() == pytest.approx(pooled[what].estimate)
     text = plotting.alt(plotting_families.effects_by_base(effects, pooled))
     by_base = ", ".join(f"{100 * it:+.1f}" for it in means).replace("-", "−")
-    assert f"{what} {by_base}, together" in text
+    assert f"{what} {by_base}, all bases" in text
 
 
 def test_what_a_run_lacks_is_not_tested_and_not_drawn(given, runs, monkeypatch, tmp_path):

@@ -1,5 +1,7 @@
 """Statistics against closed forms, scipy, statsmodels and simulated coverage."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -441,3 +443,26 @@ def test_slope_per_decade_recovers_a_line(intercept, slope):
     tokens = np.array([1e3, 1e4, 1e5, 3e5])
     found = statistics.slope_per_decade(tokens, intercept + slope * np.log10(tokens))
     assert found == pytest.approx(slope, abs=1e-9)
+
+
+def test_two_groups_dealt_anew_are_counted_one_by_one():
+    some, others = [0.1, -0.3], [0.2, 0.4, 0.1, -0.1]
+    units = np.array([*some, *others])
+    every = [
+        units[list(chosen)].mean() - np.delete(units, chosen).mean()
+        for chosen in itertools.combinations(range(6), 2)
+    ]
+    difference, p = statistics.groups_dealt_anew(some, others)
+    assert difference == pytest.approx(np.mean(some) - np.mean(others))
+    assert p == pytest.approx(np.mean(np.array(every) <= difference + 1e-12))
+
+
+def test_welch_is_the_formula():
+    some, others = np.array([0.1, -0.3, 0.0]), np.array([0.2, 0.4, 0.1, -0.1, 0.3])
+    parts = [it.var(ddof=1) / len(it) for it in (some, others)]
+    df = sum(parts) ** 2 / sum(
+        part**2 / (len(it) - 1) for part, it in zip(parts, (some, others), strict=True)
+    )
+    half = stats.t.ppf(0.975, df) * np.sqrt(sum(parts))
+    middle = some.mean() - others.mean()
+    assert statistics.welch(some, others) == pytest.approx((middle, middle - half, middle + half))

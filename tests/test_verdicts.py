@@ -7,7 +7,16 @@ import pytest
 import synthetic
 from scipy import stats
 
-from langmerge import book, claims, larger, many_seeds, other_bases, paths, reference, verdicts
+from langmerge import (
+    book,
+    claims,
+    larger_bases,
+    many_seeds,
+    other_bases,
+    paths,
+    reference,
+    verdicts,
+)
 
 LANGUAGES = ("tam_Taml", "ben_Beng", "zzz_0002")
 
@@ -160,6 +169,6 @@ def test_a_rule_is_told_with_its_bound(stated):
 @pytest.mark.skipif(paths.checkout() is None, reason="a wheel has no README beside it")
 def test_the_readme_says_what_the_reference_run_says():
     readme = (paths.checkout() / "README.md").read_text(encoding="utf-8")
-    others = filter(None, (run.headline() for run in (many_seeds, other_bases, larger)))
+    others = filter(None, (run.headline() for run in (many_seeds, other_bases, larger_bases)))
     for line in (*book.headlines(reference.load()), *others, *book.beyond()):
         assert line in readme.splitlines(), f"README.md should say: {line}"

@@ -99,6 +99,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         explorer,
         full_run,
         larger,
+        larger_bases,
         many_seeds,
         other_bases,
         paper_chapter,
@@ -120,6 +121,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         "full.md": full_run.page(folder),
         "repeated_text.md": repeated_text.page(folder),
         "larger.md": larger.page(folder),
+        "larger_bases.md": larger_bases.page(folder),
         "many_seeds.md": many_seeds.page(folder),
         "other_bases.md": other_bases.page(folder),
         "teaching.md": teaching.expected(reference.load()),
@@ -237,9 +239,9 @@ def headlines(
 
 def other_runs() -> list[str]:
     """A sentence on each run beside the reference run that has rows, and where to read on."""
-    from langmerge import larger, many_seeds, other_bases
+    from langmerge import larger_bases, many_seeds, other_bases
 
-    runs = {"many_seeds": many_seeds, "other_bases": other_bases, "larger_model": larger}
+    runs = {"many_seeds": many_seeds, "other_bases": other_bases, "larger_model": larger_bases}
     told = ((page, run.headline()) for page, run in runs.items())
     return [
         line

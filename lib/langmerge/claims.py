@@ -498,6 +498,11 @@ def by_seed(results: Results, claim: Claim) -> pd.Series:
     return each.groupby(["language", "base", "seed"]).mean()
 
 
+def by_base(results: Results, claim: Claim) -> pd.Series:
+    """The effect that a claim is about on each base (hash), over its languages and run seeds."""
+    return by_seed(results, claim).groupby("base").mean()
+
+
 def seed_values(results: Results, claim: Claim) -> pd.Series:
     """One number per (language, base, seed): the contrast, or the slope, of a seed's values."""
     frame = _seed_frame(results, claim)

@@ -47,9 +47,8 @@ def headline() -> str | None:
         (it,) = (it for it in _judged(large, finding) if it.claim == claim)
         what = f"{title[0].lower()}{title[1:]}"
         told.append(f"{what} **{it.verdict}** ({claims.effect(it)}, {it.interval()})")
-    sizes = _sizes()
     return (
-        f"On a base of {sizes[1] / sizes[0]:.0f} times the size, with the same settings, in "
+        f"On a base of {times()} times the size, with the same settings, in "
         f"{len(large.languages)} of the languages: {'; '.join(told)}."
     )
 
@@ -90,6 +89,12 @@ def _about(small: Results, large: Results) -> Iterator[str]:
         f"Run seeds: {len(large.seeds)}. Computed on: {large.provenance['lab_device']}."
     )
     yield ""
+
+
+def times() -> str:
+    """How many times the parameters of the base that ships the larger one has, rounded."""
+    sizes = _sizes()
+    return f"{sizes[1] / sizes[0]:.0f}"
 
 
 def _sizes() -> tuple[int, int]:

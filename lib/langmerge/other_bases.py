@@ -39,6 +39,12 @@ DRAWN = {
     "f3-accuracy": "TIES with slack − without",
     "f3-accuracy-tuned": "TIES with slack − TIES",
 }
+#: Beside these: text, and what is discarded.
+EFFECTS = {
+    **DRAWN,
+    "f1-language": "TIES − CT-then-SFT, bits per byte",
+    "f2-discarded": "SFT discarded, per tenfold CT tokens",
+}
 #: The bases whose rows had been looked at when more of them were planned (`design-log.md`).
 LOOKED_AT = ("base", "second", "third")
 #: The numbers of bases whose interval is told.
@@ -60,8 +66,16 @@ def headline() -> str | None:
     """What the bases together say of the paper's findings, as a sentence; None without rows."""
     if (run := all_bases()) is None:
         return None
-    judged = {it.claim: it for it in _judge(run)}
-    stated = _stated()
+    return (
+        f"On {len(run.plan.bases)} bases of the same recipe together, in "
+        f"{len(run.languages)} of the languages: {findings_said(run)}."
+    )
+
+
+def findings_said(run: Results) -> str:
+    """What several bases together say of the paper's findings, a clause each."""
+    judged = {it.claim: it for it in judge(run)}
+    stated = stated_claims()
     told = []
     for finding in claims.PAPERS:
         title, claim = claims.FINDINGS[finding]
@@ -76,10 +90,7 @@ def headline() -> str | None:
             f"{what} **{it.verdict}** ({claims.effect(it)}, {it.interval()} {_over(it)}; by base "
             f"{', '.join(others)} and {last})"
         )
-    return (
-        f"On {len(run.plan.bases)} bases of the same recipe together, in "
-        f"{len(run.languages)} of the languages: {'; '.join(told)}."
-    )
+    return "; ".join(told)
 
 
 def all_bases() -> Results | None:
@@ -101,7 +112,8 @@ def whole(profile: str = PROFILE) -> Results | None:
     return reference.like(more, replace(more, plan=same)) if seeds else None
 
 
-def _judge(results: Results, findings: Sequence[int] = claims.PAPERS) -> list[Verdict]:
+def judge(results: Results, findings: Sequence[int] = claims.PAPERS) -> list[Verdict]:
+    """The verdicts of the claims of some findings, in their order."""
     stated = [claim for claim in claims.load() if claim.finding in findings]
     return list(claims.judge_all(results, stated).values())
 
@@ -113,18 +125,18 @@ def _over(it: Verdict) -> str:
 def _page(first: Results, more: Results, folder: Path) -> Iterator[str]:
     together = reference.joined(first, more)
     names = names_of(together)
-    judged = _judge(together)
-    tested = _tested(judged)
+    judged = judge(together)
+    compared = tested(judged)
     before = _on_known(together, LOOKED_AT)
-    earlier = {"the first base": _judge(first)}
+    earlier = {"the first base": judge(first)}
     if set(before.plan.bases) < set(together.plan.bases) and len(before.plan.bases) > 1:
-        earlier[f"the {len(before.plan.bases)} bases before"] = _judge(before)
+        earlier[f"the {len(before.plan.bases)} bases before"] = judge(before)
     yield from _about(together, more, names)
-    yield from _verdicts(together, judged, earlier)
+    yield from verdicts_beside(together, judged, earlier)
     yield from markdown.picture(
         folder,
         "other-bases",
-        plotting_families.effects_by_base(*_drawn(together, tested, names)),
+        plotting_families.effects_by_base(*_drawn(together, compared, names)),
         "Effects on each base: a large mark is the mean over languages and run seeds, a small one "
         "a run seed. The black line is the 95 % interval that decides, the wider of those over "
         "languages and over bases.",
@@ -132,8 +144,8 @@ def _page(first: Results, more: Results, folder: Path) -> Iterator[str]:
     yield from each_base(together, names)
     yield "## How much is the base's"
     yield ""
-    yield from _spread(together, tested)
-    yield from _more_bases(together, tested)
+    yield from _spread(together, compared)
+    yield from _more_bases(together, compared)
     yield "## Where slack helps, asked again"
     yield ""
     yield from _alone(together, names)
@@ -189,7 +201,7 @@ def _called(codes: Iterable[str]) -> str:
     return ", ".join(languages.load(code).name for code in codes)
 
 
-def _verdicts(
+def verdicts_beside(
     together: Results, judged: list[Verdict], earlier: dict[str, list[Verdict]]
 ) -> Iterator[str]:
     """The verdicts of all bases, beside those of the bases that were there earlier.
@@ -230,7 +242,7 @@ def _where_ready(together: Results, judged: list[Verdict]) -> Iterator[str]:
     if not 1 < len(ready) < len(together.languages):
         return
     plan = together.plan.model_copy(update={"languages": ready})
-    there = {it.claim: it for it in _judge(reference.like(together, replace(together, plan=plan)))}
+    there = {it.claim: it for it in judge(reference.like(together, replace(together, plan=plan)))}
     changed = [there[it.claim] for it in judged if there[it.claim].verdict != it.verdict]
     told = "; ".join(f"{it.statement}: {it.said()}" for it in changed)
     yield (
@@ -244,7 +256,7 @@ def _drawn(
     together: Results, tested: dict[str, str], names: dict[str, str]
 ) -> tuple[pd.DataFrame, dict[str, statistics.Effect]]:
     """The effects of the claims that are drawn by base and seed, and over all bases."""
-    stated = _stated()
+    stated = stated_claims()
     parts, pooled = [], {}
     for claim, what in tested.items():
         each = claims.by_seed(together, stated[claim]).groupby(["base", "seed"]).mean()
@@ -256,11 +268,12 @@ def _drawn(
     return effects.assign(base=order).sort_values(["what", "base", "seed"]), pooled
 
 
-def _stated() -> dict[str, Claim]:
+def stated_claims() -> dict[str, Claim]:
+    """All claims by their names."""
     return {claim.id: claim for claim in claims.load()}
 
 
-def _tested(judged: list[Verdict]) -> dict[str, str]:
+def tested(judged: list[Verdict]) -> dict[str, str]:
     """Of `DRAWN` the claims whose models all are there."""
     lacks = {it.claim for it in judged if it.verdict == claims.NOT_TESTED}
     return {claim: what for claim, what in DRAWN.items() if claim not in lacks}
@@ -271,7 +284,7 @@ def each_base(
 ) -> Iterator[str]:
     """Each base's own effects and verdicts in some findings, as description."""
     by_base = {
-        called: {it.claim: it for it in _judge(on_bases(together, [found]), findings)}
+        called: {it.claim: it for it in judge(on_bases(together, [found]), findings)}
         for found, called in names.items()
     }
     every = next(iter(by_base.values()))
@@ -292,7 +305,7 @@ def each_base(
 def _briefly(it: Verdict) -> str:
     if it.verdict == claims.NOT_TESTED:
         return it.verdict
-    return f"{claims.effect(it)} {it.bounds()}: {it.verdict}"
+    return f"{claims.effect(it)} ({it.bounds()}): {it.verdict}"
 
 
 def on_bases(together: Results, found: Iterable[str]) -> Results:
@@ -312,7 +325,7 @@ def _on_known(run: Results, names: Iterable[str]) -> Results:
 
 def _spread(together: Results, tested: dict[str, str]) -> Iterator[str]:
     """Where the spread of the drawn effects lies."""
-    stated = _stated()
+    stated = stated_claims()
     if len(together.seeds) < 2:
         yield "With one run seed a base's part cannot be told from its seed's.\n"
         return
@@ -336,10 +349,10 @@ def _spread(together: Results, tested: dict[str, str]) -> Iterator[str]:
 
 def _more_bases(together: Results, tested: dict[str, str]) -> Iterator[str]:
     """How far an interval over bases would reach with more of them."""
-    stated = _stated()
+    stated = stated_claims()
     rows = []
     for claim, what in tested.items():
-        means = claims.by_seed(together, stated[claim]).groupby("base").mean()
+        means = claims.by_base(together, stated[claim])
         spread = 100 * means.std(ddof=1)
         lengths = (statistics.half_length(spread, number) for number in MORE)
         rows.append((what, f"{spread:.1f}", *(f"{length:.1f}" for length in lengths)))
@@ -433,7 +446,7 @@ def _guess(together: Results, more: Results, names: dict[str, str], folder: Path
     )
     yield (
         "The guess is from the first base and the larger one, so it is tested on the others, by "
-        f"the rank correlation over the {len(more.languages)} languages: {_tested_on(more, names)} "
+        f"the rank correlation over the {len(more.languages)} languages: {tested_on(more, names)} "
         "This is the rule that was written down before the second base was trained, for the guess "
         "that {doc}`larger_model` made."
     )
@@ -442,16 +455,16 @@ def _guess(together: Results, more: Results, names: dict[str, str], folder: Path
     if 0 < len(newest) < len(more.plan.bases):
         yield (
             "On the newest alone, which had no part in anything that was said of it before: "
-            f"{_tested_on(_on_known(more, newest), names)}"
+            f"{tested_on(_on_known(more, newest), names)}"
         )
         yield ""
 
 
-def _tested_on(run: Results, names: dict[str, str]) -> str:
+def tested_on(run: Results, names: dict[str, str]) -> str:
     """What the guess comes to on some bases, as a sentence's end."""
     each, p, word = guess(run)
     *others, last = (
-        f"{each[found]:+.2f} on the {called} base".replace("-", "−")
+        f"{each[found]:+.2f}".replace("-", "−") + f" on the {called} base"
         for found, called in names.items()
         if found in each
     )

@@ -411,11 +411,14 @@ def effect_by_expert(points: pd.DataFrame) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def effects_by_base(effects: pd.DataFrame, pooled: Mapping[str, statistics.Effect]) -> Figure:
+def effects_by_base(
+    effects: pd.DataFrame, pooled: Mapping[str, statistics.Effect], together: str = "all bases"
+) -> Figure:
     """What each claim's effect is on each base, its run seeds apart, and over all bases.
 
     effects: columns what (of a claim, in words), base (its name), seed, effect (a share). pooled:
     the effect over all bases with the interval that decides, by `what`, in the order of the rows.
+    together: what these bases are called.
     """
     names = list(dict.fromkeys(effects["base"]))
     fig, (ax,) = _figure(7.2, 1.2 + (0.2 + 0.14 * len(names)) * len(pooled))
@@ -430,11 +433,11 @@ def effects_by_base(effects: pd.DataFrame, pooled: Mapping[str, statistics.Effec
             ax.plot(values, [at] * len(values), marker, color=colour, markersize=3, alpha=0.6)
             ax.plot(values.mean(), at, marker, color=colour, markersize=7, label=f"{base} base")
         ax.plot([100 * mean.low, 100 * mean.high], [row, row], color="black", linewidth=1.5)
-        ax.plot(100 * mean.estimate, row, "D", color="black", markersize=5, label="all bases")
+        ax.plot(100 * mean.estimate, row, "D", color="black", markersize=5, label=together)
         each = its.groupby("base", sort=False, observed=True)["effect"].mean()
         by_base = ", ".join(map(_points, each))
         interval = f"{_points(mean.low)} to {_points(mean.high)}"
-        told.append(f"{what} {by_base}, together {_points(mean.estimate)} ({interval})")
+        told.append(f"{what} {by_base}, {together} {_points(mean.estimate)} ({interval})")
     ax.axvline(0, color="#333333", linewidth=0.8)
     ax.set_yticks(range(len(pooled)), list(pooled))
     ax.invert_yaxis()

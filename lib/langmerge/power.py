@@ -85,7 +85,7 @@ def bases_apart(stated: Sequence[Claim]) -> pd.DataFrame | None:
         return None
     judged = claims.judge_all(run, stated)
     there = [claim for claim in stated if judged[claim.id].verdict != claims.NOT_TESTED]
-    return pd.DataFrame({it.id: claims.by_seed(run, it).groupby("base").mean() for it in there})
+    return pd.DataFrame({it.id: claims.by_base(run, it) for it in there})
 
 
 def effects(results: Results, stated: Sequence[Claim]) -> pd.DataFrame:

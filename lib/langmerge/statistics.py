@@ -153,6 +153,37 @@ def half_length(spread: float, number: int, level: float = LEVEL) -> float:
     return float(stats.t.ppf((1 + level) / 2, number - 1)) * spread / np.sqrt(number)
 
 
+def welch(some: ArrayLike, others: ArrayLike, level: float = LEVEL) -> tuple[float, float, float]:
+    """By how much some units' mean is above others', with Welch's t interval (scipy).
+
+    some, others: shape (units,), two or more each. Returns the difference and the interval's ends.
+    """
+    found = stats.ttest_ind(some, others, equal_var=False)
+    low, high = found.confidence_interval(level)
+    return float(np.mean(some) - np.mean(others)), float(low), float(high)
+
+
+def groups_dealt_anew(some: ArrayLike, others: ArrayLike) -> tuple[float, float]:
+    """By how much some units' mean is above others', and the one-sided p that it is below.
+
+    some, others: shape (units,). The p is that of a difference as low among all ways to deal the
+    units to the two groups anew: exact (`scipy.stats.permutation_test`).
+    """
+
+    def difference(one: ArrayLike, other: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
+        return np.mean(one, axis=axis) - np.mean(other, axis=axis)
+
+    found = stats.permutation_test(
+        (np.asarray(some), np.asarray(others)),
+        difference,
+        permutation_type="independent",
+        alternative="less",
+        vectorized=True,
+        n_resamples=np.inf,
+    )
+    return float(found.statistic), float(found.pvalue)
+
+
 def bca(values: ArrayLike, level: float = LEVEL, seed: int = 0) -> tuple[float, float]:
     """The BCa interval (Efron 1987) for the mean of independent units, to stand beside t.
 

@@ -33,6 +33,7 @@ PROFILES = (
     "reference-bases",
     "reference-replay",
     "reference-large",
+    "reference-larger",
 )
 #: Digits of a hash that a table has.
 DIGITS = 12

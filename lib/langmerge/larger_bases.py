@@ -1,0 +1,194 @@
+"""The second part of the chapter on a larger model: several bases of that size together.
+
+Made when the book is built, from committed rows alone: those of ``reference-larger`` with the
+first base of that size (`larger`), beside the bases of the size that ships (`other_bases`) in the
+same languages, run seeds and budgets. Nothing was tuned for the larger size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from langmerge import (
+    claims,
+    larger,
+    markdown,
+    other_bases,
+    plotting_families,
+    reference,
+    statistics,
+)
+from langmerge.study import Results
+
+PROFILE = "reference-larger"
+
+
+def page(folder: Path) -> str:
+    """The generated part; its figure is saved into a folder."""
+    runs = _runs()
+    if runs is None:
+        return reference.not_computed(PROFILE)
+    folder.mkdir(parents=True, exist_ok=True)
+    return "\n".join(_page(*runs, folder)) + "\n"
+
+
+def headline() -> str | None:
+    """What the larger bases say of the paper's findings, as a sentence; or the first one alone."""
+    runs = _runs()
+    if runs is None:
+        return larger.headline()
+    _, _, _, together = runs
+    return (
+        f"On {len(together.plan.bases)} bases of {larger.times()} times the size together, with "
+        f"the same settings, in {len(together.languages)} of the languages: "
+        f"{other_bases.findings_said(together)}."
+    )
+
+
+def _runs() -> tuple[Results, Results, Results, Results] | None:
+    """The smaller bases, the first larger one, those after it, and all larger ones together.
+
+    All of the languages, run seeds and budgets that the larger ones have; None where rows lack.
+    """
+    if (small := other_bases.all_bases()) is None:
+        return None
+    first, more = reference.load(larger.PROFILE), other_bases.whole(PROFILE)
+    if first is None or more is None:
+        return None
+    first = reference.like(first, more)
+    together = reference.joined(first, more)
+    return reference.like(small, together), first, more, together
+
+
+def _page(
+    small: Results, first: Results, more: Results, together: Results, folder: Path
+) -> Iterator[str]:
+    names = other_bases.names_of(together)
+    judged = other_bases.judge(together)
+    few = len(small.plan.bases)
+    yield (
+        f"Bases of this size: {', '.join(f'`{name}`' for name in names.values())}. Languages: "
+        f"{len(together.languages)}. Run seeds: {', '.join(map(str, together.seeds))}. Beside "
+        f"them the {few} bases of the size that ships ({{doc}}`other_bases`), with the same run "
+        "seeds alone."
+    )
+    yield ""
+    earlier = {f"the {few} smaller bases": other_bases.judge(small)}
+    earlier["the first larger base"] = other_bases.judge(first)
+    yield from other_bases.verdicts_beside(together, judged, earlier)
+    yield from _by_size(small, together)
+    compared = other_bases.tested(judged)
+    yield from markdown.picture(
+        folder,
+        "larger-bases",
+        plotting_families.effects_by_base(
+            _drawn(small, together, compared),
+            {what: _effect(together, claim) for claim, what in compared.items()},
+            "larger bases together",
+        ),
+        "Effects by size: a large mark is the mean over the bases of a size, a small one a base. "
+        "The black line is the 95 % interval of the larger bases that decides, the wider of those "
+        "over languages and over bases.",
+    )
+    yield from other_bases.each_base(together, names)
+    yield "### Size and slack"
+    yield ""
+    difference, p, word = size_and_slack(small, more)
+    yield (
+        "The prediction was that slack's gain at the largest budget is lower on larger bases. The "
+        f"{len(more.plan.bases)} that had no part in the idea against the {few} smaller ones: "
+        f"{claims.as_text('accuracy', difference)} points, one-sided p {claims.p_text(p)} among "
+        f"all ways to deal which of these bases are the larger ones, so that it is **{word}**."
+    )
+    yield ""
+    yield (
+        "The guess that slack helps where SFT alone knows more of a language's tasks than CT "
+        f"alone, by the rank correlation over the {len(more.languages)} languages: "
+        f"{other_bases.tested_on(more, names)}"
+    )
+    yield ""
+    yield from _alone(small, together)
+
+
+def size_and_slack(small: Results, more: Results) -> tuple[float, float, str]:
+    """The prediction that slack's gain at the largest budget is lower on larger bases.
+
+    Returns the difference of the bases' means (a share), its one-sided p, and what is said of it by
+    the rule of the design log: supported, contradicted or open.
+    """
+    claim = other_bases.stated_claims()[larger.SLACK]
+    theirs, ours = (claims.by_base(run, claim) for run in (more, small))
+    difference, p = statistics.groups_dealt_anew(theirs, ours)
+    if difference > 0:
+        return difference, p, "contradicted"
+    return difference, p, "supported" if p <= other_bases.ALPHA else "open"
+
+
+def _by_size(small: Results, together: Results) -> Iterator[str]:
+    """Every effect on the bases of both sizes, and what the sizes differ by."""
+    stated = other_bases.stated_claims()
+    rows = []
+    for name, what in other_bases.EFFECTS.items():
+        claim = stated[name]
+        try:
+            ours, theirs = (claims.by_base(run, claim) for run in (small, together))
+        except claims.MissingResults:
+            continue
+        difference, low, high = statistics.welch(theirs, ours)
+        shown = [claims.as_text(claim.metric, it) for it in (ours.mean(), theirs.mean())]
+        told = [claims.as_text(claim.metric, it) for it in (difference, low, high)]
+        unit = claims.shown(claim.metric, 0.0)[1]
+        rows.append((what, *shown, f"{told[0]} ({told[1]} to {told[2]})", unit, f"`{name}`"))
+    yield from markdown.table(
+        ["effect", "smaller bases", "larger bases", "larger minus smaller", "unit", "claim"], rows
+    )
+    yield (
+        f"Means over the {len(small.plan.bases)} smaller and the {len(together.plan.bases)} larger "
+        "bases, and their difference with a 95 % interval over bases (Welch's t). The first larger "
+        "base is among them, which had been looked at before the others were planned."
+    )
+    yield ""
+
+
+def _effect(run: Results, claim: str) -> statistics.Effect:
+    return claims.measure(run, other_bases.stated_claims()[claim])
+
+
+def _drawn(small: Results, together: Results, compared: dict[str, str]) -> pd.DataFrame:
+    """The effects that are drawn, by size (column `base`) and base (column `seed`)."""
+    stated = other_bases.stated_claims()
+    parts = [
+        pd.DataFrame({"what": what, "base": size, "seed": means.index, "effect": means.to_numpy()})
+        for claim, what in compared.items()
+        for size, run in (("smaller", small), ("larger", together))
+        for means in [claims.by_base(run, stated[claim])]
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _alone(small: Results, together: Results) -> Iterator[str]:
+    """What the experts of each base know alone, and how slack's gain goes with it."""
+    rows, means = [], []
+    for size, run in (("smaller", small), ("larger", together)):
+        mean = larger.experts_alone(run).groupby("base")[["sft", "ct", "ties", "slack"]].mean()
+        means.append(mean)
+        for found, called in other_bases.names_of(run).items():
+            its = mean.loc[found]
+            shares = (f"{100 * its[which]:.1f}" for which in ("sft", "ct", "ties"))
+            rows.append((called, size, *shares, claims.as_text("accuracy", its["slack"])))
+    yield from markdown.table(
+        ["base", "size", "SFT only", "CT only", "TIES (mean)", "what slack changes"],
+        rows,
+        numbers=True,
+    )
+    between = f"{larger.rank_correlation(pd.concat(means)):+.2f}".replace("-", "−")
+    yield (
+        "At the largest CT budget, means over the languages: accuracy in %, and points of "
+        f"accuracy. Over these {len(rows)} bases the rank correlation of what slack changes with "
+        f"how much more SFT alone knows than CT alone is {between}: description, looked at when "
+        "the rows were there."
+    )
+    yield ""
