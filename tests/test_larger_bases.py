@@ -56,7 +56,7 @@ def slack_of(run):
 
 
 def test_sizes_are_compared_with_the_same_languages_and_seeds(given):
-    small, _, _, together = larger_bases._runs()
+    small, _, _, together = larger_bases.runs()
     assert small.seeds == together.seeds == [0] and small.languages == list(CODES)
     assert list(small.plan.bases) == list(SMALL)
     assert list(together.plan.bases) == ["large", "large-second", "large-third"]
@@ -64,7 +64,7 @@ def test_sizes_are_compared_with_the_same_languages_and_seeds(given):
 
 
 def test_the_prediction_is_asked_of_the_new_bases_alone(given, tmp_path):
-    small, _, more, _ = larger_bases._runs()
+    small, _, more, _ = larger_bases.runs()
     difference, p, word = larger_bases.size_and_slack(small, more)
     assert difference == pytest.approx(slack_of(more).mean() - slack_of(small).mean())
     assert p == pytest.approx(1 / 15) and word == "open", "two of six bases: 15 ways to deal"
@@ -87,7 +87,7 @@ def test_what_is_said_of_the_prediction_follows_the_rule(monkeypatch, theirs, ou
 
 
 def test_the_sizes_differ_by_what_was_put_in(given, tmp_path):
-    small, _, _, together = larger_bases._runs()
+    small, _, _, together = larger_bases.runs()
     expected = stats.ttest_ind(slack_of(together), slack_of(small), equal_var=False)
     low, high = (claims.as_text("accuracy", it) for it in expected.confidence_interval())
     said = larger_bases.page(tmp_path)

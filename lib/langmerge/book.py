@@ -102,6 +102,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         larger_bases,
         many_seeds,
         other_bases,
+        other_traces,
         paper_chapter,
         reference,
         repeated_text,
@@ -124,6 +125,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         "larger_bases.md": larger_bases.page(folder),
         "many_seeds.md": many_seeds.page(folder),
         "other_bases.md": other_bases.page(folder),
+        "other_traces.md": other_traces.page(folder),
         "teaching.md": teaching.expected(reference.load()),
         "status.md": status.page(jobs, results, folder, _RENDERERS),
     }

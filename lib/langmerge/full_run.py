@@ -342,9 +342,9 @@ def _arms(full: Results, folder: Path) -> Iterator[str]:
         "any size: each point a language, a budget and an arm.",
     )  # fmt: skip
     yield (
-        "The third axis of such a map, the trace of a language in the base, is not varied here: "
-        "every language has the same share of the base's text, and what differs between them is "
-        "word order, script and how well English instructions carry over."
+        "The third axis of such a map, the trace of a language in the base, is that of "
+        "{doc}`other_traces`: here every language has the same share of the base's text, and what "
+        "differs between them is word order, script and how well English instructions carry over."
     )
     yield ""
 

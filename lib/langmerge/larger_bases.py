@@ -28,19 +28,19 @@ PROFILE = "reference-larger"
 
 def page(folder: Path) -> str:
     """The generated part; its figure is saved into a folder."""
-    runs = _runs()
-    if runs is None:
+    found = runs()
+    if found is None:
         return reference.not_computed(PROFILE)
     folder.mkdir(parents=True, exist_ok=True)
-    return "\n".join(_page(*runs, folder)) + "\n"
+    return "\n".join(_page(*found, folder)) + "\n"
 
 
 def headline() -> str | None:
     """What the larger bases say of the paper's findings, as a sentence; or the first one alone."""
-    runs = _runs()
-    if runs is None:
+    found = runs()
+    if found is None:
         return larger.headline()
-    _, _, _, together = runs
+    _, _, _, together = found
     return (
         f"On {len(together.plan.bases)} bases of {larger.times()} times the size together, with "
         f"the same settings, in {len(together.languages)} of the languages: "
@@ -48,7 +48,7 @@ def headline() -> str | None:
     )
 
 
-def _runs() -> tuple[Results, Results, Results, Results] | None:
+def runs() -> tuple[Results, Results, Results, Results] | None:
     """The smaller bases, the first larger one, those after it, and all larger ones together.
 
     All of the languages, run seeds and budgets that the larger ones have; None where rows lack.
@@ -110,7 +110,7 @@ def _page(
         f"{other_bases.tested_on(more, names)}"
     )
     yield ""
-    yield from _alone(small, together)
+    yield from _alone(experts_by_base(small, together))
 
 
 def size_and_slack(small: Results, more: Results) -> tuple[float, float, str]:
@@ -169,26 +169,40 @@ def _drawn(small: Results, together: Results, compared: dict[str, str]) -> pd.Da
     return pd.concat(parts, ignore_index=True)
 
 
-def _alone(small: Results, together: Results) -> Iterator[str]:
-    """What the experts of each base know alone, and how slack's gain goes with it."""
-    rows, means = [], []
+def experts_by_base(small: Results, together: Results) -> pd.DataFrame:
+    """What the experts of each base know alone at the largest CT budget, means over the languages.
+
+    A row a base (hash). Columns: name, size (smaller or larger), sft, ct, ties (accuracies) and
+    slack, its effect on accuracy (all in shares).
+    """
+    parts = []
     for size, run in (("smaller", small), ("larger", together)):
+        names = other_bases.names_of(run)
         mean = larger.experts_alone(run).groupby("base")[["sft", "ct", "ties", "slack"]].mean()
-        means.append(mean)
-        for found, called in other_bases.names_of(run).items():
-            its = mean.loc[found]
-            shares = (f"{100 * its[which]:.1f}" for which in ("sft", "ct", "ties"))
-            rows.append((called, size, *shares, claims.as_text("accuracy", its["slack"])))
+        parts.append(mean.loc[list(names)].assign(name=list(names.values()), size=size))
+    return pd.concat(parts)
+
+
+def _alone(found: pd.DataFrame) -> Iterator[str]:
+    """What the experts of each base know alone, and how slack's gain goes with it."""
     yield from markdown.table(
         ["base", "size", "SFT only", "CT only", "TIES (mean)", "what slack changes"],
-        rows,
+        (
+            [
+                row["name"],
+                row["size"],
+                *(f"{100 * row[which]:.1f}" for which in ("sft", "ct", "ties")),
+                claims.as_text("accuracy", row["slack"]),
+            ]
+            for _, row in found.iterrows()
+        ),
         numbers=True,
     )
-    between = f"{larger.rank_correlation(pd.concat(means)):+.2f}".replace("-", "−")
+    between = f"{larger.rank_correlation(found):+.2f}".replace("-", "−")
     yield (
         "At the largest CT budget, means over the languages: accuracy in %, and points of "
-        f"accuracy. Over these {len(rows)} bases the rank correlation of what slack changes with "
+        f"accuracy. Over these {len(found)} bases the rank correlation of what slack changes with "
         f"how much more SFT alone knows than CT alone is {between}: description, looked at when "
-        "the rows were there."
+        "the rows were there; {doc}`other_traces` holds it against two other bases."
     )
     yield ""

@@ -34,9 +34,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.anova import AnovaRM
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
+from statsmodels.tools import add_constant
 
 from langmerge.errors import LangmergeError, nearest
 
@@ -182,6 +184,30 @@ def groups_dealt_anew(some: ArrayLike, others: ArrayLike) -> tuple[float, float]
         n_resamples=np.inf,
     )
     return float(found.statistic), float(found.pvalue)
+
+
+def prediction(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
+    """Where one more of such normal units would lie: the t prediction interval.
+
+    `values`: shape (units,), two or more. Source: Hahn and Meeker, Statistical Intervals, 1991.
+    """
+    units = np.asarray(values, dtype=float)
+    half = stats.t.ppf((1 + level) / 2, len(units) - 1) * units.std(ddof=1)
+    half *= np.sqrt(1 + 1 / len(units))
+    return float(units.mean() - half), float(units.mean() + half)
+
+
+def foretold(x: ArrayLike, y: ArrayLike, new: ArrayLike, level: float = LEVEL) -> pd.DataFrame:
+    """What a line of least squares through some units foretells of further ones (statsmodels).
+
+    x, y: shape (units,), three or more. new: shape (further,), their x. Columns: mean, and low and
+    high, the ends of the prediction interval of each.
+    """
+    line = OLS(np.asarray(y, dtype=float), add_constant(np.asarray(x, dtype=float))).fit()
+    asked = add_constant(np.asarray(new, dtype=float), has_constant="add")
+    found = line.get_prediction(asked).summary_frame(alpha=1 - level)
+    kept = {"mean": "mean", "obs_ci_lower": "low", "obs_ci_upper": "high"}
+    return found.rename(columns=kept)[list(kept.values())]
 
 
 def bca(values: ArrayLike, level: float = LEVEL, seed: int = 0) -> tuple[float, float]:
