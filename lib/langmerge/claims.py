@@ -48,6 +48,7 @@ FINDINGS = {
     7: ("Repeated text", "f7-replay"),
     8: ("CT at twice the rate", "f8-saturates"),
     9: ("Replay on other bases", "f9-replay"),
+    10: ("Twice the rate on other bases", "f10-saturates"),
 }
 #: The findings that are the paper's; the others ask further.
 PAPERS = (1, 2, 3)

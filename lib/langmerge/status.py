@@ -32,6 +32,8 @@ PROFILES = (
     "reference-seeds",
     "reference-bases",
     "reference-replay",
+    "reference-faster-bases",
+    "reference-traces",
     "reference-large",
     "reference-larger",
 )

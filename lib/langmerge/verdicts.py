@@ -37,6 +37,7 @@ PROFILES = {
     7: "reference-repeated",
     8: "reference-faster",
     9: "reference-replay",
+    10: "reference-faster-bases",
 }
 NOTHING = "nothing"
 
