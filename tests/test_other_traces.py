@@ -99,20 +99,23 @@ def test_what_slack_changes_is_foretold_by_the_line_through_the_other_bases(
     alike, traced = given
     gap = np.linspace(-0.2, 0.1, 8)
     slack = 0.01 + 0.3 * gap + np.resize([0.002, -0.002], 8)
-    before = pd.DataFrame({"sft": 0.3 + gap, "ct": 0.3, "slack": slack})
+    before = pd.DataFrame({"sft": 0.3 + gap, "ct": 0.3, "slack": slack, "size": "smaller"})
     found, word = other_traces.foretold(before, traced)
     assert list(found.index) == ["scant", "ample"]
     known = other_traces.larger.experts_alone(traced).groupby("base").mean(numeric_only=True)
     for name in found.index:
         its = known.loc[HASHES[name]]
-        assert found.loc[name, "known"] == pytest.approx(its["sft"] - its["ct"])
-        assert found.loc[name, "slack"] == pytest.approx(its["slack"])
+        assert found.loc[name, ["sft", "ct", "slack"]].tolist() == pytest.approx(
+            its[["sft", "ct", "slack"]].tolist()
+        )
     line = np.polynomial.Polynomial.fit(gap, slack, 1)
-    assert found["mean"].to_numpy() == pytest.approx(line(found["known"].to_numpy()))
+    foretold = line((found["sft"] - found["ct"]).to_numpy())
+    assert found["mean"].to_numpy() == pytest.approx(foretold)
     monkeypatch.setattr(other_traces.larger_bases, "runs", lambda: (alike, None, None, alike))
     monkeypatch.setattr(other_traces.larger_bases, "experts_by_base", lambda *runs: before)
     said = other_traces.page(tmp_path)
     assert f"line of least squares through the 8 bases, it is **{word}**:" in said
+    assert (tmp_path / "other-traces-slack.png").stat().st_size > 5_000
     assert "| base | SFT − CT alone | foretold | 95 % interval | what slack changes |" in said
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from langmerge import (
     base,
@@ -63,7 +64,7 @@ def _page(alike: Results, traced: Results, folder: Path) -> Iterator[str]:
     yield ""
     yield from _alone(alike, traced)
     yield from _where_slack_helps(traced)
-    yield from _foretold(traced)
+    yield from _foretold(traced, folder)
 
 
 def _about(alike: Results, traced: Results) -> Iterator[str]:
@@ -243,18 +244,21 @@ def foretold(before: pd.DataFrame, traced: Results) -> tuple[pd.DataFrame, str]:
 
     before: the bases that the line is laid through, as `larger_bases.experts_by_base` gives them.
     Returns a row a base of another trace (its name), of the run seeds that `before` has, with the
-    columns known (how much more SFT alone knows than CT alone), slack, mean, low and high (what
-    was foretold, with its prediction interval), all shares; and what is said of the guess by the
-    rule of the design log: supported, contradicted or open.
+    columns sft, ct (accuracies), slack, mean, low and high (what was foretold, with its prediction
+    interval), all shares; and what is said of the guess by the rule of the design log: supported,
+    contradicted or open.
     """
     known = larger.experts_alone(traced).groupby("base")[["sft", "ct", "slack"]].mean()
     (code, *_) = traced.languages
     names = {base.hash_of(name, code): name for name in traced.plan.bases}
     known = known.rename(names).loc[list(names.values())]
-    gap = known["sft"] - known["ct"]
-    line = statistics.foretold(before["sft"] - before["ct"], before["slack"], gap)
-    found = line.set_axis(known.index).assign(known=gap, slack=known["slack"])
+    found = known.join(_line(before, known["sft"] - known["ct"]).set_axis(known.index))
     return found, _said_of(found)
+
+
+def _line(before: pd.DataFrame, known: ArrayLike) -> pd.DataFrame:
+    """What the line through some bases foretells where SFT alone knows so much more than CT."""
+    return statistics.foretold(before["sft"] - before["ct"], before["slack"], known)
 
 
 def _said_of(found: pd.DataFrame) -> str:
@@ -266,7 +270,7 @@ def _said_of(found: pd.DataFrame) -> str:
     return "supported" if inside.all() else "open"
 
 
-def _foretold(traced: Results) -> Iterator[str]:
+def _foretold(traced: Results, folder: Path) -> Iterator[str]:
     """The guess on slack between bases, which was written down before these rows were seen."""
     if (runs := larger_bases.runs()) is None:
         return
@@ -287,7 +291,8 @@ def _foretold(traced: Results) -> Iterator[str]:
         (
             [
                 name,
-                *(claims.as_text("accuracy", row[which]) for which in ("known", "mean")),
+                claims.as_text("accuracy", row["sft"] - row["ct"]),
+                claims.as_text("accuracy", row["mean"]),
                 " to ".join(claims.as_text("accuracy", row[end]) for end in ("low", "high")),
                 claims.as_text("accuracy", row["slack"]),
             ]
@@ -301,3 +306,16 @@ def _foretold(traced: Results) -> Iterator[str]:
         "base."
     )
     yield ""
+    points = pd.concat(
+        [before.assign(which=before["size"] + " bases"), found.assign(which=found.index)]
+    )
+    gaps = points["sft"] - points["ct"]
+    known = np.linspace(gaps.min(), gaps.max(), 50)
+    yield from markdown.picture(
+        folder,
+        "other-traces-slack",
+        plotting_families.slack_against_alone(points, _line(before, known).assign(known=known)),
+        "What slack changes at the largest CT budget against how much more SFT alone knows than CT "
+        f"alone: a mark a base. The line is that through the {len(before)} bases of the usual "
+        "trace, the band its 95 % prediction interval.",
+    )

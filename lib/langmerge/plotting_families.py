@@ -360,13 +360,18 @@ def over_languages(
 
 
 @mpl.rc_context(STYLE)
-def slack_against_alone(points: pd.DataFrame) -> Figure:
+def slack_against_alone(points: pd.DataFrame, line: pd.DataFrame | None = None) -> Figure:
     """Slack's effect against SFT minus CT, each alone.
 
-    points: as `larger.experts_alone` gives them, with the column `which`: a colour each.
+    points: as `larger.experts_alone` gives them, with the column `which`: a colour each. line: what
+    is foretold of it, with the columns known (SFT minus CT), mean, low and high (all shares).
     """
     fig, (ax,) = _figure(6.4, 3.9)
     told = []
+    if line is not None:
+        known = 100 * line["known"]
+        ax.fill_between(known, 100 * line["low"], 100 * line["high"], color="#dddddd", linewidth=0)
+        ax.plot(known, 100 * line["mean"], color="#888888", linewidth=1)
     groups = points.groupby("which", sort=False, observed=True)
     for (which, its), (colour, marker) in zip(groups, itertools.cycle(BASES), strict=False):
         ax.plot(
