@@ -36,6 +36,7 @@ reference-full: $(INSTALLED)
 	@$(BIN) -m langmerge reference --profile reference-baselines $(ARGS)
 	@$(BIN) -m langmerge reference --profile reference-trained $(ARGS)
 	@$(BIN) -m langmerge reference --profile reference-faster $(ARGS)
+	@$(BIN) -m langmerge reference --profile reference-faster-bases $(ARGS)
 
 # Every shipped language through the notebooks, as small as they go (make test takes one in turn).
 languages: $(INSTALLED)

@@ -109,7 +109,7 @@ def test_each_base_is_told_as_it_is_alone(given, together, runs, tmp_path):
 
 def test_the_figure_has_every_base_and_seed(given, together):
     names = other_bases.names_of(together)
-    effects, pooled = other_bases._drawn(together, other_bases.DRAWN, names)
+    effects, pooled = other_bases.drawn(together, other_bases.DRAWN, names)
     assert len(effects) == len(other_bases.DRAWN) * 3 * 2
     assert list(pooled) == list(other_bases.DRAWN.values())
     what = other_bases.DRAWN["f1-accuracy"]

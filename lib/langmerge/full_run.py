@@ -79,7 +79,7 @@ def _run(full: Results, folder: Path) -> Iterator[str]:
     there = set(full.plan.families)
     yield f"## {PROFILES[full.profile]}"
     yield ""
-    yield from _about(full)
+    yield from about(full)
     yield from verdict_table(full)
     for families_of_it, section in SECTIONS:
         if families_of_it <= there:
@@ -97,7 +97,8 @@ def _absent(profile: str) -> Iterator[str]:
     yield ""
 
 
-def _about(full: Results) -> Iterator[str]:
+def about(full: Results) -> Iterator[str]:
+    """What a run is of: its languages, budgets, run seeds and models."""
     names = ", ".join(
         f"{languages.load(code).name} ({languages.load(code).word_order})"
         for code in full.languages
@@ -425,12 +426,12 @@ def _faster(full: Results, folder: Path) -> Iterator[str]:
     )
     yield (
         "Accuracy (%), and bits per byte where it says so, by CT tokens at the two rates: means "
-        f"over languages and run seeds. Chance is {_percent(_chance(full))}."
+        f"over languages and run seeds. Chance is {_percent(chance(full))}."
     )
     yield ""
 
 
-def _chance(full: Results) -> float:
+def chance(full: Results) -> float:
     """What guessing gives, mean of the reported tasks."""
     accuracy = select(full.rows, metric="accuracy", task=list(full.tasks))
     return accuracy.groupby("task")["chance"].mean().mean()

@@ -136,7 +136,7 @@ def _page(first: Results, more: Results, folder: Path) -> Iterator[str]:
     yield from markdown.picture(
         folder,
         "other-bases",
-        plotting_families.effects_by_base(*_drawn(together, compared, names)),
+        plotting_families.effects_by_base(*drawn(together, compared, names)),
         "Effects on each base: a large mark is the mean over languages and run seeds, a small one "
         "a run seed. The black line is the 95 % interval that decides, the wider of those over "
         "languages and over bases.",
@@ -252,7 +252,7 @@ def _where_ready(together: Results, judged: list[Verdict]) -> Iterator[str]:
     yield ""
 
 
-def _drawn(
+def drawn(
     together: Results, tested: dict[str, str], names: dict[str, str]
 ) -> tuple[pd.DataFrame, dict[str, statistics.Effect]]:
     """The effects of the claims that are drawn by base and seed, and over all bases."""
