@@ -310,7 +310,7 @@ def _foretold(traced: Results, folder: Path) -> Iterator[str]:
         [before.assign(which=before["size"] + " bases"), found.assign(which=found.index)]
     )
     gaps = points["sft"] - points["ct"]
-    known = np.linspace(gaps.min(), gaps.max(), 50)
+    known = np.linspace(gaps.min() - 0.02, gaps.max() + 0.02, 50)
     yield from markdown.picture(
         folder,
         "other-traces-slack",
