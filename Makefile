@@ -28,6 +28,7 @@ doctor:
 reference: $(INSTALLED)
 	@$(BIN) -m langmerge reference $(ARGS)
 	@$(BIN) -m langmerge reference --profile reference-bases $(ARGS)
+	@$(BIN) -m langmerge reference --profile reference-controls $(ARGS)
 
 # Another night: three languages with every family of further models, and six at twice the rate of
 # CT, in four parts (data/profiles).

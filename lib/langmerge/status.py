@@ -31,6 +31,7 @@ PROFILES = (
     "reference-faster",
     "reference-seeds",
     "reference-bases",
+    "reference-controls",
     "reference-replay",
     "reference-faster-bases",
     "reference-traces",
