@@ -88,7 +88,7 @@ def test_verdicts_of_more_bases_stand_beside_those_that_were_looked_at_before(
     _, _, _, three, four, _ = (cell.strip() for cell in line.split("|"))
     assert three == before.said() != four
     assert "another verdict with 4 bases than on the 3 bases before" in said
-    known = other_bases._on_known(other_bases.whole(), ["fourth"])
+    known = other_bases.on_known(other_bases.whole(), ["fourth"])
     assert known.plan.bases == ["fourth"] and set(known.rows["base"]) == {HASHES["fourth"]}
     each, _, word = other_bases.guess(known)
     told = f"{each[HASHES['fourth']]:+.2f}".replace("-", "−") + " on the fourth base, one-sided p"

@@ -95,6 +95,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
     # They draw and compute; the other commands start without them.
     from langmerge import (
         background,
+        control_bases,
         data_card,
         explorer,
         faster_bases,
@@ -127,6 +128,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         "larger_bases.md": larger_bases.page(folder),
         "many_seeds.md": many_seeds.page(folder),
         "other_bases.md": other_bases.page(folder),
+        "control_bases.md": control_bases.page(folder),
         "other_traces.md": other_traces.page(folder),
         "teaching.md": teaching.expected(reference.load()),
         "status.md": status.page(jobs, results, folder, _RENDERERS),

@@ -127,7 +127,7 @@ def _page(first: Results, more: Results, folder: Path) -> Iterator[str]:
     names = names_of(together)
     judged = judge(together)
     compared = tested(judged)
-    before = _on_known(together, LOOKED_AT)
+    before = on_known(together, LOOKED_AT)
     earlier = {"the first base": judge(first)}
     if set(before.plan.bases) < set(together.plan.bases) and len(before.plan.bases) > 1:
         earlier[f"the {len(before.plan.bases)} bases before"] = judge(before)
@@ -315,7 +315,7 @@ def on_bases(together: Results, found: Iterable[str]) -> Results:
     return replace(together, **{name: select(it, base=kept) for name, it in frames.items()})
 
 
-def _on_known(run: Results, names: Iterable[str]) -> Results:
+def on_known(run: Results, names: Iterable[str]) -> Results:
     """The rows of the bases of a run that have these names, in the run's order."""
     (code, *_) = run.languages
     kept = [name for name in run.plan.bases if name in names]
@@ -455,7 +455,7 @@ def _guess(together: Results, more: Results, names: dict[str, str], folder: Path
     if 0 < len(newest) < len(more.plan.bases):
         yield (
             "On the newest alone, which had no part in anything that was said of it before: "
-            f"{tested_on(_on_known(more, newest), names)}"
+            f"{tested_on(on_known(more, newest), names)}"
         )
         yield ""
 

@@ -457,3 +457,23 @@ def joined(first: Results, more: Results) -> Results:
 
     plan = more.plan.model_copy(update={"bases": [*first.plan.bases, *more.plan.bases]})
     return replace(more, **{name: both(name) for name in _FRAMES}, plan=plan)
+
+
+def in_more_languages(some: Results, more: Results) -> Results:
+    """Two runs of the same bases, seeds and budgets in different languages as one run of all.
+
+    Raises LangmergeError where they differ in bases, seeds or budgets, or share a language.
+    """
+    for what in ("bases", "seeds", "budgets"):
+        ours, theirs = getattr(some.plan, what), getattr(more.plan, what)
+        if list(ours) != list(theirs):
+            raise LangmergeError(f"runs of other {what} are no run together: {ours} and {theirs}.")
+    if shared := set(some.languages) & set(more.languages):
+        raise LangmergeError(f"both runs have the language {', '.join(sorted(shared))}.")
+    frames = {
+        name: pd.concat([getattr(some, name), getattr(more, name)], ignore_index=True)
+        for name in _FRAMES
+    }
+    frames["english"] = frames["english"].drop_duplicates(["base", "seed", "task"])
+    plan = some.plan.model_copy(update={"languages": [*some.languages, *more.languages]})
+    return replace(some, **frames, plan=plan)
