@@ -130,7 +130,10 @@ def details(
     judged: Mapping[str, Mapping[str, Verdict]],
     runs: Mapping[str, Mapping[int, Results | None]],
 ) -> str:
-    """A part a claim: the rule in short, and a table with a column a run."""
+    """A part a claim: the rule in short, and a table with a column a run.
+
+    The tables of the claims that are not the paper's are folded: they are most of the page.
+    """
     parts = []
     for claim in stated:
         asked = {name: its for name, its in judged.items() if claim.id in its}
@@ -143,9 +146,12 @@ def details(
             for name, its in asked.items()
             if its[claim.id].note
         )
+        numbers = f"{_table(('', *asked), rows)}\n{notes}"
+        if claim.finding not in claims.PAPERS:
+            numbers = f"````{{dropdown}} The numbers of {claim.id}\n{numbers}````\n"
         parts.append(
             f"(verdict-{claim.id})=\n### {claim.id}\n\n{_one_line(claim.statement)}.\n"
-            f"{rule(claim)}\n\n{_table(('', *asked), rows)}\n{notes}"
+            f"{rule(claim)}\n\n{numbers}"
         )
     return "\n".join(parts)
 
