@@ -389,7 +389,14 @@ def _frames(chosen: tuple[Slice, ...], stamps: tuple[object, ...]) -> dict[str, 
 def _write(frame: pd.DataFrame, path: Path) -> None:
     """Write a frame as parquet, bare: the schemas that pandas and Arrow add are a third of it."""
     table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-    pq.write_table(table, path, compression="zstd", store_schema=False, write_statistics=False)
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        compression_level=19,  # written once, and kept
+        store_schema=False,
+        write_statistics=False,
+    )
 
 
 def read(one: Slice, name: str) -> pd.DataFrame:
