@@ -225,7 +225,8 @@ figure(**others.by_trait("fig-traits-2-XXlangXX"))
 # Or on the state of the merge? The two axes below are what `langmerge diagnose` measures of real
 # checkpoints without running them, so that a model of any size has a place on them. The book's
 # page *The full reference run* moves them by the rate of CT: at twice the rate CT goes further
-# from the base, and there the TIES merge falls, in six languages asked after three had shown it.
+# from the base, and there the TIES merge falls on the base that ships, in six languages asked after
+# three had shown it, and on one of four other bases.
 
 # %% tags=["hide-input"]
 figure(**others.by_condition("fig-conditions-2-XXlangXX"))

@@ -454,7 +454,8 @@ def outcome(judged: dict[str, Verdict]) -> str:
         for verdicts_on in (second, third)
     ]
     return (
-        "By the rule that was written down before, the paper's second finding (saturation) "
+        "By the rule that was written down before, on this base the paper's second finding "
+        "(saturation) "
         f"{words[0]}, and the third (slack) {words[1]}."
     )
 
