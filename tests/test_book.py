@@ -449,7 +449,7 @@ def test_the_first_page_answers_in_a_figure_and_a_sentence_a_finding(monkeypatch
     monkeypatch.setattr(reference, "load", lambda name="reference": runs.get(name, many))
     told = book.answer({"tam_Taml": found}, tmp_path)
     assert told.count("(3 languages together).") == len(claims.FINDINGS)
-    assert re.findall(r"^(\d)\. \*\*", told, re.M) == [*map(str, claims.FINDINGS)]
+    assert re.findall(r"^(\d+)\. \*\*", told, re.M) == [*map(str, claims.FINDINGS)]
 
 
 def test_pages_are_made_anew_only_where_a_notebook_or_a_file_is_another(monkeypatch, tmp_path):

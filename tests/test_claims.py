@@ -348,7 +348,7 @@ def test_two_slacks_under_one_setting_are_ambiguous(stated):
 
 def test_unknown_finding_names_the_known(run, stated):
     with pytest.raises(LangmergeError, match=r"\[1, 2, 3, 4, 5, 6, 7, 8, 9, 10\]"):
-        claims.judge(run, 10, stated)
+        claims.judge(run, 99, stated)
 
 
 def test_a_claim_whose_models_are_not_in_the_run_is_not_tested_and_nothing_else(run, stated):
