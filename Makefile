@@ -30,8 +30,8 @@ reference: $(INSTALLED)
 	@$(BIN) -m langmerge reference --profile reference-bases $(ARGS)
 	@$(BIN) -m langmerge reference --profile reference-controls $(ARGS)
 
-# Another night: three languages with every family of further models, and six at twice the rate of
-# CT, in four parts (data/profiles).
+# Another night: three languages with every family of further models, and at twice the rate of CT
+# six others and four other bases, in five parts (data/profiles).
 reference-full: $(INSTALLED)
 	@$(BIN) -m langmerge reference --profile reference-full $(ARGS)
 	@$(BIN) -m langmerge reference --profile reference-baselines $(ARGS)
