@@ -244,3 +244,31 @@ def test_the_shipped_results_are_small_and_say_where_they_come_from():
         assert {"key", "seconds", "base", "time", "torch", "parts", "sha256"} <= set(told)
         for name, expected in told["sha256"].items():
             assert sha256(path.with_name(name)) == expected, path
+
+
+def test_the_shipped_items_are_those_of_the_shipped_accuracies():
+    for folder in sorted((paths.data() / "results").glob("*/*/"))[::2]:
+        one = next(it for it in _slices_of(folder.parent.name) if it.base == folder.name)
+        items, rows = (reference.read(one, name) for name in ("items", "rows"))
+        model = ["cell", "method", "setting", "slack", "ct_tokens", "task"]
+        asked = items.groupby(model, dropna=False)["correct"].mean().reset_index()
+        both = asked.merge(statistics.select(rows, metric="accuracy"), on=model)
+        assert len(both) == len(asked)
+        assert np.allclose(both["correct"], both["value"], atol=1e-12), folder
+
+
+def _slices_of(profile):
+    return reference.slices(reference.profiles.load(profile))
+
+
+def test_a_slice_that_says_what_was_correct_in_place_of_the_answers_is_read(finished):
+    (one, *_) = _slices_of("many")
+    path = one.folder / "items.parquet"
+    whole, now = path.read_bytes(), reference.read(one, "items")
+    raw = pd.read_parquet(path)
+    try:
+        right = raw["prediction"] == raw["answer"]
+        raw.drop(columns="answer").assign(correct=right).to_parquet(path)
+        assert reference.read(one, "items")["correct"].equals(now["correct"])
+    finally:
+        path.write_bytes(whole)

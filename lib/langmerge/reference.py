@@ -46,9 +46,11 @@ _MODEL = ["method", "setting", "slack"]
 _COMMON = ("base", "language", "seed")
 #: What readers of the items need; the rest follows from the item's task and number.
 _ITEMS = (
-    "task", "item", "concept", "prediction", "correct", "margin", "cell",
+    "task", "item", "concept", "answer", "prediction", "margin", "cell",
     "method", "setting", "slack", "ct_tokens",
 )  # fmt: skip
+#: They come round from model to model, which a dictionary's bits hide from the compression.
+_PLAIN = ("item", "concept", "answer", "prediction")
 #: What no verdict or figure reads of a tensor's diagnostics is left out.
 _DIAGNOSTICS = (
     "parameter", "layer", "n", "kept_sft", "trimmed_sft", "outvoted_sft", "norm_ct", "norm_sft",
@@ -322,14 +324,11 @@ def _packed(name: str, frame: pd.DataFrame) -> pd.DataFrame:
     if name == "items":
         frame = frame[list(_ITEMS)]
         steps = (frame["margin"] / MARGIN_STEP).round().clip(-127, 127)
-        frame = frame.assign(
-            margin=steps.astype("int8"), prediction=frame["prediction"].astype("int8")
-        )
+        numbers = frame[["answer", "prediction"]].astype("int8")
+        frame = frame.assign(margin=steps.astype("int8"), **numbers)
     if name == "diagnostics":
         frame = frame[list(_DIAGNOSTICS)]
-    frame = frame.drop(columns=[column for column in _COMMON if column in frame])
-    texts = [column for column in frame if frame[column].dtype == object]
-    return frame.astype(dict.fromkeys(texts, "category"))
+    return frame.drop(columns=[column for column in _COMMON if column in frame])
 
 
 def load(profile: str = PROFILE) -> Results | None:
@@ -394,6 +393,8 @@ def _write(frame: pd.DataFrame, path: Path) -> None:
         path,
         compression="zstd",
         compression_level=19,  # written once, and kept
+        use_dictionary=[column for column in frame if column not in _PLAIN],
+        data_page_size=2**26,  # one page a column
         store_schema=False,
         write_statistics=False,
     )
@@ -416,6 +417,9 @@ def read(one: Slice, name: str) -> pd.DataFrame:
     found = found.astype(dict.fromkeys(texts, object))
     if name == "items":
         found["margin"] = found["margin"].astype(np.float32) * MARGIN_STEP
+        if "answer" in found:  # a slice from before the answers were kept says what was correct
+            right = found["prediction"] == found.pop("answer")
+            found.insert(found.columns.get_loc("prediction") + 1, "correct", right)
     base = base_module.hash_of(one.base, one.language)
     return found.assign(base=base, language=one.language, seed=one.seed)
 
