@@ -1,5 +1,7 @@
 """Several bases of the larger size: made-up runs whose sizes differ by what was put in."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import synthetic
@@ -11,7 +13,8 @@ CODES = ("tam_Taml", "ben_Beng", "swh_Latn", "eus_Latn")
 SMALL = ("base", "second", "third", "fourth")
 #: What slack gives at the largest budget, by base.
 SLACK = {"base": 0.14, "second": 0.06, "third": 0.09, "fourth": 0.1,
-         "large": -0.1, "large-second": -0.06, "large-third": -0.14}  # fmt: skip
+         "large": -0.1, "large-second": -0.06, "large-third": -0.14,
+         "large-fourth": -0.12, "large-fifth": -0.08}  # fmt: skip
 HASHES = {name: f"{number:08x}" for number, name in enumerate(SLACK)}
 
 
@@ -48,6 +51,53 @@ def given(runs, monkeypatch):
     monkeypatch.setattr(reference, "load", lambda profile=reference.PROFILE: runs.get(profile))
     monkeypatch.setattr(base, "hash_of", lambda name, code: HASHES[name])
     monkeypatch.setattr(larger, "between", lambda name: dict.fromkeys(CODES, 3))
+
+
+@pytest.fixture(scope="module")
+def two_more():
+    """Bases that were trained when the others had been looked at; on one SFT taught no topic."""
+    made, other = (one_base(it, larger_bases.PROFILE) for it in ("large-fourth", "large-fifth"))
+    taught = np.where(made.english["task"] == "topic", 0.63, made.english["value"])
+    return reference.joined(replace(made, english=made.english.assign(value=taught)), other)
+
+
+@pytest.fixture
+def given_four(runs, two_more, given, monkeypatch):
+    more = reference.joined(runs[larger_bases.PROFILE], two_more)
+    four = {**runs, larger_bases.PROFILE: more}
+    monkeypatch.setattr(reference, "load", lambda profile=reference.PROFILE: four.get(profile))
+
+
+def test_a_task_that_one_base_has_not_learnt_is_left_out_on_all(given_four, tmp_path):
+    found = larger_bases.runs()
+    every = profiles.load(larger_bases.PROFILE).tasks
+    assert [run.tasks for run in found] == [[task for task in every if task != "topic"]] * 4
+    assert larger_bases.not_learnt(found[-1]) == {"large-fourth": ["topic"]}
+    assert f"in {len(CODES)} of the languages and on 3 of 4 tasks: " in larger_bases.headline()
+    learnt = [*larger_bases.LOOKED_AT, "large-fifth"]
+    small, _, more, together = larger_bases.runs(learnt)
+    assert small.tasks == together.tasks == list(every), "without that base nothing is left out"
+    difference, _, word = larger_bases.size_and_slack(small, more)
+    said = larger_bases.page(tmp_path)
+    assert "misses the floor of 80 % on English items: `large-fourth` on topic." in said
+    (line,) = (it for it in said.splitlines() if it.startswith("Without `large-fourth`, on all 4"))
+    assert f"{claims.as_text('accuracy', difference)} points" in line and f"**{word}**" in line
+
+
+def test_nothing_is_said_of_tasks_where_every_base_has_learnt_them(given, tmp_path):
+    assert larger_bases.not_learnt(larger_bases.runs()[-1]) == {}
+    assert "misses the floor" not in larger_bases.page(tmp_path)
+
+
+def test_the_newest_bases_are_asked_by_themselves(given_four, tmp_path):
+    small, _, more, _ = larger_bases.runs()
+    newest = other_bases.on_known(more, ["large-fourth", "large-fifth"])
+    difference, p, word = larger_bases.size_and_slack(small, newest)
+    assert p == pytest.approx(1 / 15), "two of six bases"
+    (line,) = (it for it in larger_bases.page(tmp_path).splitlines() if it.startswith("On the new"))
+    assert f"{claims.as_text('accuracy', difference)} points, one-sided p .067" in line
+    assert f"**{word}**" in line and "on the large-fourth base and" in line
+    assert "large-third" not in line
 
 
 def slack_of(run):

@@ -49,7 +49,7 @@ def given(runs, monkeypatch):
 
     monkeypatch.setattr(base, "known", known)
     monkeypatch.setattr(other_traces.larger, "between", lambda name: dict.fromkeys(CODES[1:], 3))
-    monkeypatch.setattr(other_traces.larger_bases, "runs", lambda: None)
+    monkeypatch.setattr(other_traces.larger_bases, "runs", lambda known=None: None)
     return alike, traced
 
 
@@ -111,7 +111,7 @@ def test_what_slack_changes_is_foretold_by_the_line_through_the_other_bases(
     line = np.polynomial.Polynomial.fit(gap, slack, 1)
     foretold = line((found["sft"] - found["ct"]).to_numpy())
     assert found["mean"].to_numpy() == pytest.approx(foretold)
-    monkeypatch.setattr(other_traces.larger_bases, "runs", lambda: (alike, None, None, alike))
+    monkeypatch.setattr(other_traces.larger_bases, "runs", lambda known: (alike, None, None, alike))
     monkeypatch.setattr(other_traces.larger_bases, "experts_by_base", lambda *runs: before)
     said = other_traces.page(tmp_path)
     assert f"line of least squares through the 8 bases, it is **{word}**:" in said
@@ -148,6 +148,6 @@ def test_a_line_foretells_as_often_as_it_says():
 
 def test_without_rows_it_says_how_to_get_them(monkeypatch, tmp_path):
     monkeypatch.setattr(other_bases, "whole", lambda profile: None)
-    monkeypatch.setattr(other_bases, "all_bases", lambda: None)
+    monkeypatch.setattr(other_bases, "all_bases", lambda known=None: None)
     said = other_traces.page(tmp_path)
     assert f"langmerge reference --profile {other_traces.PROFILE}" in said

@@ -7,23 +7,28 @@ same languages, run seeds and budgets. Nothing was tuned for the larger size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from langmerge import (
+    base,
     claims,
     larger,
     markdown,
     other_bases,
     plotting_families,
+    profiles,
     reference,
     statistics,
 )
 from langmerge.study import Results
 
 PROFILE = "reference-larger"
+#: The bases whose rows had been looked at when the rest of them was trained (`design-log.md`).
+LOOKED_AT = ("large-second", "large-third")
 
 
 def page(folder: Path) -> str:
@@ -41,26 +46,51 @@ def headline() -> str | None:
     if found is None:
         return larger.headline()
     _, _, _, together = found
+    every, kept = profiles.load(PROFILE).tasks, together.tasks
+    tasks = "" if len(kept) == len(every) else f" and on {len(kept)} of {len(every)} tasks"
     return (
         f"On {len(together.plan.bases)} bases of {larger.times()} times the size together, with "
-        f"the same settings, in {len(together.languages)} of the languages: "
+        f"the same settings, in {len(together.languages)} of the languages{tasks}: "
         f"{other_bases.findings_said(together)}."
     )
 
 
-def runs() -> tuple[Results, Results, Results, Results] | None:
+def runs(
+    known: Sequence[str] | None = None,
+) -> tuple[Results, Results, Results, Results] | None:
     """The smaller bases, the first larger one, those after it, and all larger ones together.
 
-    All of the languages, run seeds and budgets that the larger ones have; None where rows lack.
+    All of the languages, run seeds and budgets that the larger ones have, and of the tasks that
+    every larger English expert has learnt; None where rows lack.
+    known: of the bases after the first these alone.
     """
     if (small := other_bases.all_bases()) is None:
         return None
     first, more = reference.load(larger.PROFILE), other_bases.whole(PROFILE)
     if first is None or more is None:
         return None
+    more = more if known is None else other_bases.on_known(more, known)
     first = reference.like(first, more)
     together = reference.joined(first, more)
-    return reference.like(small, together), first, more, together
+    tasks = together.tasks
+    small, first, more, together = (
+        _on_tasks(run, tasks) for run in (reference.like(small, together), first, more, together)
+    )
+    return small, first, more, together
+
+
+def _on_tasks(run: Results, tasks: Sequence[str]) -> Results:
+    return replace(run, plan=run.plan.model_copy(update={"tasks": list(tasks)}))
+
+
+def not_learnt(run: Results) -> dict[str, list[str]]:
+    """The tasks on which an English expert misses the floor, by the base's name."""
+    checked = run.english_check()
+    missed = checked[~checked["counts"]]
+    found = run.english.loc[missed.index, "base"]
+    (code, *_) = run.languages
+    names = {base.hash_of(name, code): name for name in run.plan.bases}
+    return missed.groupby(found.map(names))["task"].apply(list).to_dict()
 
 
 def _page(
@@ -76,6 +106,7 @@ def _page(
         "seeds alone."
     )
     yield ""
+    yield from _left_out(together)
     earlier = {f"the {few} smaller bases": other_bases.judge(small)}
     earlier["the first larger base"] = other_bases.judge(first)
     yield from other_bases.verdicts_beside(together, judged, earlier)
@@ -96,12 +127,49 @@ def _page(
     yield from other_bases.each_base(together, names)
     yield "### Size and slack"
     yield ""
-    difference, p, word = size_and_slack(small, more)
+    yield from _predicted(small, more)
+    yield from _alone(experts_by_base(small, together))
+
+
+def _left_out(together: Results) -> Iterator[str]:
+    """Which tasks the page leaves out on all bases, and what it says with them."""
+    missed = not_learnt(together)
+    if not (tasks := {task for its in missed.values() for task in its}):
+        return
+    told = "; ".join(f"`{name}` on {', '.join(its)}" for name, its in missed.items())
+    floor = f"{100 * together.plan.english_floor:.0f} %"
+    yield (
+        f"An English SFT expert misses the floor of {floor} on English items: {told}. By the rule "
+        f"of every run {', '.join(sorted(tasks))} is left out, here on all bases of both sizes, "
+        "so that they are compared on the same tasks."
+    )
+    yield ""
+    kept = [name for name in together.plan.bases[1:] if name not in missed]
+    if together.plan.bases[0] in missed or not kept:
+        return
+    small, _, more, rest = runs(kept)
+    before = {it.claim: it for it in other_bases.judge(together)}
+    now = other_bases.judge(rest)
+    changed = [it for it in now if it.verdict != before[it.claim].verdict]
+    told = "; ".join(f"{it.statement}: {it.said()}" for it in changed)
+    yield (
+        f"Without {', '.join(f'`{name}`' for name in missed)}, on all {len(rest.tasks)} tasks, "
+        f"{len(changed)} of {len(now)} claims have another verdict"
+        f"{': ' + told if changed else ''}. What follows below then comes to this. The prediction: "
+        f"{_size_said(small, more)}. The guess: "
+        f"{other_bases.tested_on(more, other_bases.names_of(more))}"
+    )
+    yield ""
+
+
+def _predicted(small: Results, more: Results) -> Iterator[str]:
+    """What came of the prediction and of the guess, on all new bases and on the newest alone."""
+    names = other_bases.names_of(more)
+    few = len(small.plan.bases)
     yield (
         "The prediction was that slack's gain at the largest budget is lower on larger bases. The "
         f"{len(more.plan.bases)} that had no part in the idea against the {few} smaller ones: "
-        f"{claims.as_text('accuracy', difference)} points, one-sided p {claims.p_text(p)} among "
-        f"all ways to deal which of these bases are the larger ones, so that it is **{word}**."
+        f"{_size_said(small, more)}."
     )
     yield ""
     yield (
@@ -110,7 +178,24 @@ def _page(
         f"{other_bases.tested_on(more, names)}"
     )
     yield ""
-    yield from _alone(experts_by_base(small, together))
+    newest = [name for name in more.plan.bases if name not in LOOKED_AT]
+    if not 1 < len(newest) < len(more.plan.bases):
+        return
+    last = other_bases.on_known(more, newest)
+    yield (
+        "On the newest alone, which were trained when the rows of the others had been looked at, "
+        f"the prediction: {_size_said(small, last)}; the guess: "
+        f"{other_bases.tested_on(last, names)}"
+    )
+    yield ""
+
+
+def _size_said(small: Results, more: Results) -> str:
+    difference, p, word = size_and_slack(small, more)
+    return (
+        f"{claims.as_text('accuracy', difference)} points, one-sided p {claims.p_text(p)} among "
+        f"all ways to deal which of these bases are the larger ones, so that it is **{word}**"
+    )
 
 
 def size_and_slack(small: Results, more: Results) -> tuple[float, float, str]:

@@ -272,7 +272,7 @@ def _said_of(found: pd.DataFrame) -> str:
 
 def _foretold(traced: Results, folder: Path) -> Iterator[str]:
     """The guess on slack between bases, which was written down before these rows were seen."""
-    if (runs := larger_bases.runs()) is None:
+    if (runs := larger_bases.runs(larger_bases.LOOKED_AT)) is None:
         return
     small, _, _, larger_ones = runs
     before = larger_bases.experts_by_base(small, larger_ones)
