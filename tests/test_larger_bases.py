@@ -40,7 +40,8 @@ def runs():
     few = one_base("base", reference.PROFILE, ("zzz_0002", *CODES), (0, 1))
     return {
         reference.PROFILE: few,
-        other_bases.PROFILE: joined(SMALL[1:], other_bases.PROFILE, (0, 1)),
+        other_bases.THREE: joined(SMALL[1:3], other_bases.THREE, (0, 1)),
+        other_bases.PROFILE: joined(SMALL[3:], other_bases.PROFILE, (0, 1)),
         larger.PROFILE: one_base("large", larger.PROFILE),
         larger_bases.PROFILE: joined(("large-second", "large-third"), larger_bases.PROFILE),
     }

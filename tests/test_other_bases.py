@@ -39,11 +39,11 @@ def one_base(name, profile, languages, seed):
 
 @pytest.fixture(scope="module")
 def runs():
-    parts = [one_base(name, other_bases.PROFILE, CODES, 1 + i)
-             for i, name in enumerate(("second", "third"))]  # fmt: skip
+    every = ("zzz_0002", *CODES)
     return {
-        reference.PROFILE: one_base("base", reference.PROFILE, ("zzz_0002", *CODES), 0),
-        other_bases.PROFILE: reference.joined(*parts),
+        reference.PROFILE: one_base("base", reference.PROFILE, every, 0),
+        other_bases.THREE: one_base("second", other_bases.THREE, every, 1),
+        other_bases.PROFILE: one_base("third", other_bases.PROFILE, CODES, 2),
     }
 
 
@@ -56,8 +56,7 @@ def given(runs, monkeypatch):
 
 @pytest.fixture
 def together(given, runs):
-    few, more = runs[reference.PROFILE], runs[other_bases.PROFILE]
-    return reference.joined(reference.like(few, more), more)
+    return other_bases.all_bases()
 
 
 def test_bases_that_differ_make_the_interval(given, together, tmp_path):
@@ -88,7 +87,7 @@ def test_verdicts_of_more_bases_stand_beside_those_that_were_looked_at_before(
     _, _, _, three, four, _ = (cell.strip() for cell in line.split("|"))
     assert three == before.said() != four
     assert "another verdict with 4 bases than on the 3 bases before" in said
-    known = other_bases.on_known(other_bases.whole(), ["fourth"])
+    known = other_bases.on_known(other_bases.others(), ["fourth"])
     assert known.plan.bases == ["fourth"] and set(known.rows["base"]) == {HASHES["fourth"]}
     each, _, word = other_bases.guess(known)
     told = f"{each[HASHES['fourth']]:+.2f}".replace("-", "−") + " on the fourth base, one-sided p"
@@ -136,7 +135,8 @@ def test_what_a_run_lacks_is_not_tested_and_not_drawn(given, runs, monkeypatch, 
 
 
 def test_a_seed_that_a_base_lacks_is_left_out(given, runs, monkeypatch):
-    more = runs[other_bases.PROFILE]
+    fourth = one_base("fourth", other_bases.PROFILE, CODES, 3)
+    more = reference.joined(runs[other_bases.PROFILE], fourth)
     lacks = ~(more.rows["base"].eq(HASHES["third"]) & more.rows["seed"].eq(1))
     less = other_bases.replace(more, rows=more.rows[lacks])
     monkeypatch.setattr(reference, "load", lambda profile=None: less)
@@ -155,7 +155,16 @@ def test_runs_together_have_the_models_that_both_have(runs):
     together = reference.joined(alike, fewer)
     ours = together.rows[together.rows["base"] == HASHES["base"]]
     assert "sweep" in set(alike.rows["setting"]) and "sweep" not in set(ours["setting"])
-    assert together.plan.bases == ["base", "second", "third"]
+    assert together.plan.bases == ["base", "third"]
+
+
+def test_three_bases_have_every_language_and_five_those_that_all_have(given, runs):
+    three, all_of_them = other_bases.three_bases(), other_bases.all_bases()
+    assert three.plan.bases == ["base", "second"] and "zzz_0002" in three.languages
+    assert set(three.budgets) == set(profiles.load(reference.PROFILE).budgets)
+    assert all_of_them.plan.bases == ["base", "second", "third"]
+    assert all_of_them.languages == list(CODES)
+    assert set(all_of_them.budgets) == set(profiles.load(other_bases.PROFILE).budgets)
 
 
 @pytest.mark.parametrize(
@@ -210,8 +219,15 @@ def test_components_need_bases_and_seeds(runs):
         statistics.nested_components(table)
 
 
+@pytest.mark.parametrize("lacks", [other_bases.THREE, other_bases.PROFILE])
+def test_what_lacks_is_named(given, runs, monkeypatch, tmp_path, lacks):
+    fewer = {**runs, lacks: None}
+    monkeypatch.setattr(reference, "load", lambda profile=reference.PROFILE: fewer[profile])
+    assert f"langmerge reference --profile {lacks}`" in other_bases.page(tmp_path)
+
+
 def test_without_rows_the_page_says_how_to_make_them(monkeypatch, tmp_path):
     monkeypatch.setattr(reference, "load", lambda profile=reference.PROFILE: None)
-    assert "langmerge reference --profile reference-bases" in other_bases.page(tmp_path)
+    assert "`langmerge reference --profile reference` computes" in other_bases.page(tmp_path)
     assert other_bases.headline() is None
     assert not any("same recipe" in line for line in book.other_runs())

@@ -96,6 +96,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
     from langmerge import (
         background,
         control_bases,
+        control_checks,
         data_card,
         explorer,
         faster_bases,
@@ -129,6 +130,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         "many_seeds.md": many_seeds.page(folder),
         "other_bases.md": other_bases.page(folder),
         "control_bases.md": control_bases.page(folder),
+        "controls.md": control_checks.page(folder),
         "other_traces.md": other_traces.page(folder),
         "teaching.md": teaching.expected(reference.load()),
         "status.md": status.page(jobs, results, folder, _RENDERERS),

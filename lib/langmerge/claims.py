@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pandas as pd
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from langmerge import paths, statistics
 from langmerge.errors import LangmergeError, nearest
+from langmerge.files import read_yaml
 from langmerge.languages import load as load_language
 from langmerge.statistics import Effect, Results, select
 
@@ -225,11 +225,9 @@ def load(path: Path | None = None) -> list[Claim]:
     """
     path = path or paths.data() / "claims.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except OSError as error:
         raise LangmergeError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LangmergeError(f"{path}: is no YAML: {error}") from error
     try:
         return _Claims.model_validate(content).claims
     except ValidationError as error:

@@ -1,51 +1,48 @@
-"""The last part of the chapter on other bases: the control languages on some of them.
+"""The last part of the chapter on other bases: the whole reference run on three of them.
 
-Made when the book is built, from committed rows alone: those of ``reference-controls``, beside the
-real languages on the same bases (`other_bases`) and the control languages of the reference run.
+Made when the book is built, from committed rows alone: those of ``reference-three-bases`` with the
+reference run's own, in real and in control languages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from langmerge import claims, markdown, other_bases, reference
+from langmerge import claims, languages, markdown, other_bases, reference
 from langmerge.study import Results
-
-PROFILE = "reference-controls"
 
 
 def page(_folder: Path) -> str:
     """The generated part."""
     found = runs()
     if found is None:
-        return reference.not_computed(PROFILE)
+        return reference.not_computed(other_bases.missing())
     return "\n".join(_page(*found)) + "\n"
 
 
 def runs() -> tuple[Results, Results, Results] | None:
-    """The real languages, the control languages on the same bases, and the new rows of these.
+    """Three bases in all languages, in the real ones, and in the control languages.
 
-    The first base is among the bases of the first two; None where rows lack.
+    None where rows lack.
     """
-    five, first = other_bases.all_bases(), reference.load()
-    new = other_bases.whole(PROFILE)
-    if five is None or first is None or new is None:
+    if (three := other_bases.three_bases()) is None:
         return None
-    controls = reference.joined(reference.like(first, new), new)
-    real = other_bases.on_known(five, controls.plan.bases)
-    return reference.like(real, _asked_as(real, controls)), controls, new
+    control = [code for code in three.languages if languages.load(code).is_control]
+    real = [code for code in three.languages if code not in control]
+    return three, _in(three, real), _in(three, control)
 
 
-def _asked_as(real: Results, controls: Results) -> Results:
-    """The seeds and budgets of a run with the languages of another."""
-    return replace(real, plan=controls.plan.model_copy(update={"languages": real.languages}))
+def _in(run: Results, codes: Iterable[str]) -> Results:
+    """A run in some of its languages."""
+    few = run.plan.model_copy(update={"languages": list(codes)})
+    return reference.like(run, replace(run, plan=few))
 
 
-def _page(real: Results, controls: Results, new: Results) -> Iterator[str]:
+def _page(together: Results, real: Results, controls: Results) -> Iterator[str]:
     names = other_bases.names_of(controls)
-    together = reference.in_more_languages(real, controls)
+    others = other_bases.on_known(controls, controls.plan.bases[1:])
     yield (
         f"Languages: {len(controls.languages)} control languages beside the {len(real.languages)} "
         f"real ones. Bases: {', '.join(names.values())}. Run seeds: "
@@ -57,8 +54,8 @@ def _page(real: Results, controls: Results, new: Results) -> Iterator[str]:
     yield from other_bases.verdicts_beside(together, other_bases.judge(together), earlier)
     yield from _real_and_control(real, controls, names)
     yield (
-        f"The guess about slack, by the rank correlation over the {len(new.languages)} control "
-        f"languages: {other_bases.tested_on(new, names)}"
+        "The guess about slack, by the rank correlation over the "
+        f"{len(controls.languages)} control languages: {other_bases.tested_on(others, names)}"
     )
     yield ""
 

@@ -8,7 +8,6 @@ same languages, run seeds and budgets. Nothing was tuned for the larger size.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -74,13 +73,10 @@ def runs(
     together = reference.joined(first, more)
     tasks = together.tasks
     small, first, more, together = (
-        _on_tasks(run, tasks) for run in (reference.like(small, together), first, more, together)
+        reference.on_tasks(run, tasks)
+        for run in (reference.like(small, together), first, more, together)
     )
     return small, first, more, together
-
-
-def _on_tasks(run: Results, tasks: Sequence[str]) -> Results:
-    return replace(run, plan=run.plan.model_copy(update={"tasks": list(tasks)}))
 
 
 def not_learnt(run: Results) -> dict[str, list[str]]:

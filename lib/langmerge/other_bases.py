@@ -1,8 +1,8 @@
 """The chapter on other bases: the findings on several bases of the same recipe together.
 
-Made when the book is built, from committed rows alone: those of ``reference-bases`` and, of the
-reference run, the ones of the same languages, run seeds and budgets. Nothing was tuned for the
-other bases.
+Made when the book is built, from committed rows alone: those of ``reference-five-bases`` and, of
+``reference-three-bases`` and the reference run, the ones of the same languages, run seeds and
+budgets. Nothing was tuned for the other bases.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from langmerge.claims import Claim, Verdict
 from langmerge.statistics import select
 from langmerge.study import Results
 
-PROFILE = "reference-bases"
+PROFILE = "reference-five-bases"
+#: The run that has all languages and budgets of the reference run on two more bases.
+THREE = "reference-three-bases"
 #: The claims that are drawn, all of them on accuracy, and what they compare.
 DRAWN = {
     "f1-accuracy": "TIES − CT-then-SFT",
@@ -55,9 +57,9 @@ ALPHA = 0.05
 
 def page(folder: Path) -> str:
     """The chapter's generated part; its figures are saved into a folder."""
-    more, few = whole(), reference.load()
+    more, few = others(), reference.load()
     if more is None or few is None:
-        return reference.not_computed(PROFILE if more is None else reference.PROFILE)
+        return reference.not_computed(missing())
     folder.mkdir(parents=True, exist_ok=True)
     return "\n".join(_page(reference.like(few, more), more, folder)) + "\n"
 
@@ -94,11 +96,35 @@ def findings_said(run: Results) -> str:
 
 
 def all_bases() -> Results | None:
-    """The rows of all bases as one run, the first one's among them; None without rows."""
-    more, few = whole(), reference.load()
+    """The rows of all bases as one run, the first one's among them; None without rows.
+
+    In the languages and at the budgets that every base has.
+    """
+    more, few = others(), reference.load()
     if more is None or few is None:
         return None
     return reference.joined(reference.like(few, more), more)
+
+
+def three_bases() -> Results | None:
+    """The reference run with its rows on two more bases, as one run; None without rows."""
+    more, few = whole(THREE), reference.load()
+    if more is None or few is None:
+        return None
+    return reference.joined(reference.like(few, more), more)
+
+
+def others() -> Results | None:
+    """The rows of all bases but the first one, as one run; None without rows."""
+    if (five := whole()) is None or (three := whole(THREE)) is None:
+        return None
+    return reference.joined(reference.like(three, five), five)
+
+
+def missing() -> str:
+    """The first of the profiles that the chapter needs whose rows are not there."""
+    needed = (reference.PROFILE, THREE, PROFILE)
+    return next((it for it in needed if reference.load(it) is None), PROFILE)
 
 
 def whole(profile: str = PROFILE) -> Results | None:
@@ -160,13 +186,14 @@ def names_of(together: Results) -> dict[str, str]:
 
 
 def _about(together: Results, more: Results, names: dict[str, str]) -> Iterator[str]:
-    planned = profiles.load(PROFILE)
+    three, five = (profiles.load(profile) for profile in (THREE, PROFILE))
     told = _called(together.languages)
     seeds = ", ".join(map(str, together.seeds))
     yield (
         f"Languages: {told} ({len(together.languages)}). Bases: {', '.join(names.values())} "
-        f"({len(more.plan.bases)} of {len(planned.bases)} that were planned beside the first). "
-        f"Run seeds of each: {seeds} (planned: {', '.join(map(str, planned.seeds))}). CT tokens: "
+        f"({len(more.plan.bases)} of {len(three.bases) + len(five.bases)} that were planned beside "
+        f"the first). Run seeds of each: {seeds} (planned: "
+        f"{', '.join(map(str, five.seeds))}). CT tokens: "
         f"{', '.join(f'{budget:,}' for budget in together.budgets)}."
     )
     yield ""

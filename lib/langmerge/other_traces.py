@@ -36,7 +36,7 @@ def page(folder: Path) -> str:
     """The chapter's generated part; its figure is saved into a folder."""
     traced, alike = other_bases.whole(PROFILE), other_bases.all_bases()
     if traced is None or alike is None:
-        return reference.not_computed(PROFILE if traced is None else other_bases.PROFILE)
+        return reference.not_computed(PROFILE if traced is None else other_bases.missing())
     folder.mkdir(parents=True, exist_ok=True)
     return "\n".join(_page(alike, traced, folder)) + "\n"
 

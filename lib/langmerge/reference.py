@@ -14,6 +14,7 @@ import json
 import math
 import statistics as averages
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -418,8 +419,7 @@ def read(one: Slice, name: str) -> pd.DataFrame:
     if name == "items":
         found["margin"] = found["margin"].astype(np.float32) * MARGIN_STEP
         if "answer" in found:  # a slice from before the answers were kept says what was correct
-            right = found["prediction"] == found.pop("answer")
-            found.insert(found.columns.get_loc("prediction") + 1, "correct", right)
+            found["correct"] = found["prediction"] == found["answer"]
     base = base_module.hash_of(one.base, one.language)
     return found.assign(base=base, language=one.language, seed=one.seed)
 
@@ -446,6 +446,11 @@ def like(many: Results, few: Results) -> Results:
     return replace(many, **frames, english=english, plan=plan)
 
 
+def on_tasks(run: Results, tasks: Sequence[str]) -> Results:
+    """A run that reports some of its tasks alone."""
+    return replace(run, plan=run.plan.model_copy(update={"tasks": list(tasks)}))
+
+
 def joined(first: Results, more: Results) -> Results:
     """Two runs of the same languages, seeds and budgets on other bases as one run of all bases.
 
@@ -468,23 +473,3 @@ def joined(first: Results, more: Results) -> Results:
 
     plan = more.plan.model_copy(update={"bases": [*first.plan.bases, *more.plan.bases]})
     return replace(more, **{name: both(name) for name in _FRAMES}, plan=plan)
-
-
-def in_more_languages(some: Results, more: Results) -> Results:
-    """Two runs of the same bases, seeds and budgets in different languages as one run of all.
-
-    Raises LangmergeError where they differ in bases, seeds or budgets, or share a language.
-    """
-    for what in ("bases", "seeds", "budgets"):
-        ours, theirs = getattr(some.plan, what), getattr(more.plan, what)
-        if list(ours) != list(theirs):
-            raise LangmergeError(f"runs of other {what} are no run together: {ours} and {theirs}.")
-    if shared := set(some.languages) & set(more.languages):
-        raise LangmergeError(f"both runs have the language {', '.join(sorted(shared))}.")
-    frames = {
-        name: pd.concat([getattr(some, name), getattr(more, name)], ignore_index=True)
-        for name in _FRAMES
-    }
-    frames["english"] = frames["english"].drop_duplicates(["base", "seed", "task"])
-    plan = some.plan.model_copy(update={"languages": [*some.languages, *more.languages]})
-    return replace(some, **frames, plan=plan)

@@ -1,0 +1,209 @@
+"""The chapter on controls: whether those of the reference run do what controls should.
+
+Made when the book is built, from committed rows alone, by the rules of ``data/checks.yaml``: of the
+reference run, and of it together with ``reference-three-bases``, which has the controls that need
+no training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from langmerge import claims, markdown, other_bases, paths, plotting_families, reference, statistics
+from langmerge.claims import Claim, Verdict
+from langmerge.statistics import Effect, select
+from langmerge.study import Results
+from langmerge.tasks import TASKS
+
+#: The models that are drawn: the controls, and what they are controls of.
+DRAWN = ("target_sft", "ct_then_sft", "ties_mean", "shuffled_ct", "sft", "half_sft")
+#: The smallest effect of interest on accuracy, as in ``data/claims.yaml``.
+SMALLEST = 0.03
+
+
+def page(folder: Path) -> str:
+    """The chapter's generated part; its figure is saved into a folder."""
+    first, three, five = reference.load(), other_bases.three_bases(), other_bases.all_bases()
+    if first is None or three is None or five is None:
+        return reference.not_computed(other_bases.missing())
+    folder.mkdir(parents=True, exist_ok=True)
+    return "\n".join(_page(first, three, five, folder)) + "\n"
+
+
+def stated() -> list[Claim]:
+    """The checks, in their order."""
+    return claims.load(paths.data() / "checks.yaml")
+
+
+def judge(first: Results, three: Results) -> list[tuple[Verdict, Verdict]]:
+    """What each check comes to on the first base, and on the three together.
+
+    What is not trained on three is not tested there, and takes no part in their correction.
+    """
+    checks = stated()
+    methods = set(three.rows["method"])
+    asked = [it for it in checks if methods.issuperset(term.method for term in it.contrast)]
+    together = claims.judge_all(three, asked)
+    alone = claims.judge_all(first, checks)
+    lacking = "this control is trained, and on the first base alone"
+    return [(alone[it.id], together.get(it.id) or claims.untested(it, lacking)) for it in checks]
+
+
+def deciding(judged: list[tuple[Verdict, Verdict]]) -> list[Verdict]:
+    """Of each check the verdict that decides: that of three bases where there is one."""
+    return [alone if it.verdict == claims.NOT_TESTED else it for alone, it in judged]
+
+
+def _page(first: Results, three: Results, five: Results, folder: Path) -> Iterator[str]:
+    judged = judge(first, three)
+    yield from _misbehaving(judged, three)
+    yield (
+        f"Languages: {len(first.languages)}. Run seeds: {', '.join(map(str, first.seeds))}. Three "
+        f"bases: {', '.join(other_bases.names_of(three).values())}."
+    )
+    yield ""
+    yield from markdown.table(
+        ["Check", "first base", "three bases"],
+        ([one.statement, one.said(), together.said()] for one, together in judged),
+    )
+    yield (
+        "Effect, 95 % interval with what it is over, and verdict by the rule of each check, "
+        "corrected over all checks of a column. Where both are there, three bases decide."
+    )
+    yield ""
+    yield from markdown.picture(
+        folder,
+        "controls",
+        plotting_families.over_languages(first, DRAWN),
+        "The controls and what they are controls of, on the first base: means over the languages "
+        "with their 95 % intervals; dots are languages.",
+    )
+    yield "## Chance"
+    yield ""
+    far = dealt_anew(three)
+    yield from _chance(three, far)
+    yield from _without(uneven(far), first, five)
+
+
+def _misbehaving(judged: list[tuple[Verdict, Verdict]], three: Results) -> Iterator[str]:
+    """What does not do what it should, before everything else."""
+    found = deciding(judged)
+    wrong = [it for it in found if it.verdict != "holds"]
+    if not wrong:
+        yield f"All {len(found)} checks hold: every control does what it should."
+    else:
+        yield f"Of {len(found)} checks {len(wrong)} do not hold:"
+        yield ""
+        yield from (f"- {it.statement}: {it.said()}{_by_base(it, three)}." for it in wrong)
+    yield ""
+
+
+def _by_base(it: Verdict, three: Results) -> str:
+    """What each base says of a check that was judged over several, for a sentence's end."""
+    if it.bases < 2:
+        return ""
+    (claim,) = (claim for claim in stated() if claim.id == it.claim)
+    means = claims.by_base(three, claim)[list(other_bases.names_of(three))]
+    *others, last = (claims.as_text(it.metric, value) for value in means)
+    return f"; by base {', '.join(others)} and {last}"
+
+
+def _chance(three: Results, far: pd.DataFrame) -> Iterator[str]:
+    """What the base solves before any training, and every model with answers dealt anew."""
+    before = untrained(three)
+    yield from markdown.table(
+        ["task", "chance", "before any training", "answers dealt anew", "commonest answer"],
+        (
+            [
+                task,
+                f"{100 / TASKS[task]:.1f}",
+                f"{100 * it.estimate:.1f} ({100 * it.low:.1f} to {100 * it.high:.1f})",
+                f"{100 * far.loc[task, 'low']:.1f} to {100 * far.loc[task, 'high']:.1f}",
+                f"{100 * far.loc[task, 'commonest']:.0f}",
+            ]
+            for task, it in before.items()
+        ),
+        numbers=True,
+    )
+    yield (
+        "In %. Before any training: the accuracy of the bases themselves, means over languages, "
+        "bases and the run seeds' items, with the wider of the 95 % intervals over languages and "
+        f"over bases. Answers dealt anew: of {three.rows['cell'].nunique():,} models, how often "
+        "the least and the most lucky are right on average where the right answers of a task's "
+        "items are dealt anew among them. Commonest answer: how often a model gives the answer "
+        "that it gives most, the median over the models."
+    )
+    yield ""
+
+
+def untrained(run: Results) -> dict[str, Effect]:
+    """The accuracy of the bases themselves on each task, as an effect over languages and bases."""
+    rows = select(run.rows, method="base", metric="accuracy", task=list(run.tasks))
+    return {
+        str(task): statistics.pool(
+            statistics.by_run(its, lambda part: statistics.t_interval(part["value"]))
+        )
+        for task, its in rows.groupby("task", sort=False)
+    }
+
+
+def dealt_anew(run: Results) -> pd.DataFrame:
+    """How often models are right on average where a task's right answers are dealt anew.
+
+    A row a task. Columns: low and high, over the models, exact, for the mean over all deals follows
+    from how often each option is the answer and how often it is given; and commonest, the share of
+    a model's items to which it gives its commonest answer, the median over the models (shares).
+    """
+    items = run.items[run.items["task"].isin(run.tasks)]
+    model = [items[name] for name in ("task", "cell", "base", "language", "seed")]
+    given, right = (
+        pd.crosstab(model, items[which], normalize="index") for which in ("prediction", "answer")
+    )
+    mean = (given * right.reindex(columns=given.columns, fill_value=0)).sum(axis=1)
+    by_task = mean.groupby("task")
+    most = given.max(axis=1).groupby("task").median()
+    return pd.DataFrame({"low": by_task.min(), "high": by_task.max(), "commonest": most})
+
+
+def uneven(far: pd.DataFrame) -> list[str]:
+    """The tasks on which luck alone moves a model by more than the smallest effect of interest."""
+    chance = 1 / pd.Series(TASKS)[far.index]
+    away = pd.concat([far["high"] - chance, chance - far["low"]], axis=1).max(axis=1)
+    return [task for task in TASKS if task in away.index and away[task] > SMALLEST]
+
+
+def _without(tasks: list[str], first: Results, five: Results) -> Iterator[str]:
+    """What the paper's findings come to where the tasks of uneven answers are left out."""
+    if not tasks or set(tasks).issuperset(first.tasks):
+        return
+    named = ", ".join(f"*{task}*" for task in tasks)
+    yield f"## Without {', '.join(tasks)}"
+    yield ""
+    yield (
+        f"On {named} the right answers of a run seed's items are spread so unevenly that a model "
+        f"which always answers alike is off chance by more than {100 * SMALLEST:.0f} points, the "
+        "smallest effect of interest. So here are the findings' claims on accuracy without it."
+    )
+    yield ""
+    changed, rows = [], []
+    for where, run in (("reference run", first), (f"{len(five.plan.bases)} bases", five)):
+        kept = reference.on_tasks(run, [task for task in run.tasks if task not in tasks])
+        for was, now in zip(other_bases.judge(run), other_bases.judge(kept), strict=True):
+            if was.metric != "accuracy":
+                continue
+            rows.append([f"{was.statement} ({where})", was.said(), now.said()])
+            if was.verdict != now.verdict:
+                changed.append(f"- {where}: {was.statement}: {was.verdict}, **{now.verdict}**.")
+    yield f"Of {len(rows)} verdicts {len(changed)} are others" + (":" if changed else ".")
+    yield ""
+    yield from changed
+    yield ""
+    yield from markdown.table(["Claim", "all tasks", f"without {', '.join(tasks)}"], rows)
+    yield (
+        "By the rules of the verdicts page, corrected within each column and run. Looked at when "
+        "the checks had shown it: the verdicts stay those of all tasks, as they were stated."
+    )
+    yield ""
