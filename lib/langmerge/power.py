@@ -291,7 +291,7 @@ def _decided(
     p = np.stack([_p(claim, pooled, index) for index, claim in enumerate(stated)])
     for finding in {claim.finding for claim in stated}:
         some = [index for index, claim in enumerate(stated) if claim.finding == finding]
-        p[some] = statistics.holm_many(p[some].T).T
+        p[some] = statistics.holm(p[some].T).T
     runs = size.languages * size.bases * size.seeds
     names = ("estimate", "low", "high", "p", "se", "df")
     words = []

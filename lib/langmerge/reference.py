@@ -467,9 +467,27 @@ def joined(first: Results, more: Results) -> Results:
 
     def both(name: str) -> pd.DataFrame:
         ours = getattr(first, name)
-        if name != "english":
-            ours = ours.merge(models, on=_MODEL)
-        return pd.concat([ours, getattr(more, name)], ignore_index=True)
+        return _below(ours if name == "english" else _of(ours, models), getattr(more, name))
 
     plan = more.plan.model_copy(update={"bases": [*first.plan.bases, *more.plan.bases]})
     return replace(more, **{name: both(name) for name in _FRAMES}, plan=plan)
+
+
+def _of(frame: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """The rows of some models. To merge a million rows of items would make words of categories."""
+    kinds = frame[_MODEL].drop_duplicates()
+    wanted = kinds.astype({"method": object, "setting": object}).merge(
+        models.assign(wanted=True), on=_MODEL, how="left"
+    )["wanted"]
+    which = frame.groupby(_MODEL, dropna=False, observed=True, sort=False).ngroup()
+    return frame[wanted.notna().to_numpy()[which]]
+
+
+def _below(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """Two frames, one below the other; words that are categories in both stay categories."""
+    parts = [ours, theirs]
+    for column in ours.columns[ours.dtypes == "category"]:
+        if isinstance(theirs[column].dtype, pd.CategoricalDtype):
+            known = pd.unique(np.concatenate([it[column].cat.categories for it in parts]))
+            parts = [it.assign(**{column: it[column].cat.set_categories(known)}) for it in parts]
+    return pd.concat(parts, ignore_index=True)
