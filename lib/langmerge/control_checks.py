@@ -71,7 +71,8 @@ def _page(first: Results, three: Results, five: Results, folder: Path) -> Iterat
     )
     yield (
         "Effect, 95 % interval with what it is over, and verdict by the rule of each check, "
-        "corrected over all checks of a column. Where both are there, three bases decide."
+        "corrected over all checks of a column. Where both are there, three bases decide. The "
+        "first two effects are SFT alone minus the merge with the shuffled update."
     )
     yield ""
     yield from markdown.picture(
