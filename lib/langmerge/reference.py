@@ -369,7 +369,7 @@ def _stamp(one: Slice) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(path), told.st_mtime_ns, told.st_size) for path, told in found)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _frames(chosen: tuple[Slice, ...], stamps: tuple[object, ...]) -> dict[str, pd.DataFrame]:
     """The frames of several slices as one each; a book asks for the same ones many times.
 
