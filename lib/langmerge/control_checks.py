@@ -197,7 +197,8 @@ def _without(tasks: list[str], first: Results, five: Results) -> Iterator[str]:
                 continue
             rows.append([f"{was.statement} ({where})", was.said(), now.said()])
             if was.verdict != now.verdict:
-                changed.append(f"- {where}: {was.statement}: {was.verdict}, **{now.verdict}**.")
+                verdicts = f"{was.verdict} with all tasks, **{now.verdict}** without"
+                changed.append(f"- {was.statement} ({where}): {verdicts}.")
     yield f"Of {len(rows)} verdicts {len(changed)} are others" + (":" if changed else ".")
     yield ""
     yield from changed
