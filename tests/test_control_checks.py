@@ -1,5 +1,7 @@
 """The chapter on controls: made-up runs in which they do, or do not do, what they should."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -123,6 +125,22 @@ def test_a_task_on_which_luck_moves_a_model_is_left_out_for_once(monkeypatch, be
         for its in (run, kept)
     )
     assert f"| {was.statement} (4 bases) | {was.said()} | {now.said()} |" in said
+    kept = reference.on_tasks(other_bases.others(), ["kind", "thing", "action"])
+    guessed = other_bases.tested_on(kept, other_bases.names_of(kept))
+    assert f"The guess about slack ({{doc}}`other_bases`), without *topic*: {guessed}" in said
+
+
+def test_what_changes_beyond_the_papers_findings_is_named(monkeypatch, behaving):
+    give(monkeypatch, behaving)
+    (was, _) = next(pair for pair in judged(behaving) if pair[0].claim == "f11-half")
+    now = replace(was, verdict="fails")
+    run = behaving[reference.PROFILE]
+    monkeypatch.setattr(control_checks.verdicts, "PROFILES", {7: reference.PROFILE, 8: "none"})
+    verdict_on = {tuple(run.tasks): [was, was], ("kind", "thing", "action"): [now, was]}
+    monkeypatch.setattr(claims, "judge", lambda it, *_, **__: verdict_on[tuple(it.tasks)])
+    (said, _) = control_checks._beyond(["topic"])
+    assert said.startswith("Of 2 verdicts on accuracy beyond the paper's findings 1 is another")
+    assert f"{was.statement}: holds, then {now.said()}." in said
 
 
 def test_the_bases_own_accuracy_is_over_languages_and_bases(monkeypatch, behaving):

@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from langmerge import claims, markdown, other_bases, paths, plotting_families, reference, statistics
+from langmerge import (
+    claims,
+    markdown,
+    other_bases,
+    paths,
+    plotting_families,
+    reference,
+    statistics,
+    verdicts,
+)
 from langmerge.claims import Claim, Verdict
 from langmerge.statistics import Effect, select
 from langmerge.study import Results
@@ -209,3 +218,30 @@ def _without(tasks: list[str], first: Results, five: Results) -> Iterator[str]:
         "the checks had shown it: the verdicts stay those of all tasks, as they were stated."
     )
     yield ""
+    yield from _beyond(tasks)
+    if (others := other_bases.others()) is not None:
+        kept = reference.on_tasks(others, [task for task in others.tasks if task not in tasks])
+        said = other_bases.tested_on(kept, other_bases.names_of(kept))
+        yield f"The guess about slack ({{doc}}`other_bases`), without {named}: {said}"
+        yield ""
+
+
+def _beyond(tasks: list[str]) -> Iterator[str]:
+    """Which verdicts beyond the paper's findings are others without some tasks."""
+    number, changed = 0, []
+    for finding, profile in verdicts.PROFILES.items():
+        if finding in claims.PAPERS or (run := reference.load(profile)) is None:
+            continue
+        kept = reference.on_tasks(run, [task for task in run.tasks if task not in tasks])
+        before, after = (claims.judge(it, finding, missing_ok=True) for it in (run, kept))
+        for was, now in zip(before, after, strict=True):
+            number += was.metric == "accuracy"
+            if was.verdict != now.verdict:
+                changed.append(f"{now.statement}: {was.verdict}, then {now.said()}")
+    if number:
+        yield (
+            f"Of {number} verdicts on accuracy beyond the paper's findings {len(changed)} "
+            f"{'is' if len(changed) == 1 else 'are'} another without {', '.join(tasks)}"
+            f"{': ' + '; '.join(changed) if changed else ''}."
+        )
+        yield ""
