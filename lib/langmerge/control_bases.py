@@ -6,8 +6,7 @@ reference run's own, in real and in control languages.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 from langmerge import claims, languages, markdown, other_bases, reference
@@ -31,13 +30,7 @@ def runs() -> tuple[Results, Results, Results] | None:
         return None
     control = [code for code in three.languages if languages.load(code).is_control]
     real = [code for code in three.languages if code not in control]
-    return three, _in(three, real), _in(three, control)
-
-
-def _in(run: Results, codes: Iterable[str]) -> Results:
-    """A run in some of its languages."""
-    few = run.plan.model_copy(update={"languages": list(codes)})
-    return reference.like(run, replace(run, plan=few))
+    return three, *(reference.in_languages(three, codes) for codes in (real, control))
 
 
 def _page(together: Results, real: Results, controls: Results) -> Iterator[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -169,9 +168,7 @@ def _on_ready(large: Results, all_of_them: dict[str, Verdict]) -> Iterator[str]:
     ready = [code for code in large.languages if standing.get(code, 0) >= base.NEEDED]
     if not 1 < len(ready) < len(large.languages):
         return
-    few = reference.like(
-        large, replace(large, plan=large.plan.model_copy(update={"languages": ready}))
-    )
+    few = reference.in_languages(large, ready)
     other = [it for finding in FINDINGS for it in _judged(few, finding)]
     changed = [it for it in other if it.verdict != all_of_them[it.claim].verdict]
     names = ", ".join(languages.load(code).name for code in ready)

@@ -268,8 +268,7 @@ def _where_ready(together: Results, judged: list[Verdict]) -> Iterator[str]:
     ready = _ready(together, together.plan.bases)
     if not 1 < len(ready) < len(together.languages):
         return
-    plan = together.plan.model_copy(update={"languages": ready})
-    there = {it.claim: it for it in judge(reference.like(together, replace(together, plan=plan)))}
+    there = {it.claim: it for it in judge(reference.in_languages(together, ready))}
     changed = [there[it.claim] for it in judged if there[it.claim].verdict != it.verdict]
     told = "; ".join(f"{it.statement}: {it.said()}" for it in changed)
     yield (

@@ -446,6 +446,12 @@ def like(many: Results, few: Results) -> Results:
     return replace(many, **frames, english=english, plan=plan)
 
 
+def in_languages(run: Results, codes: Sequence[str]) -> Results:
+    """A run in some of its languages alone."""
+    few = run.plan.model_copy(update={"languages": list(codes)})
+    return like(run, replace(run, plan=few))
+
+
 def on_tasks(run: Results, tasks: Sequence[str]) -> Results:
     """A run that reports some of its tasks alone."""
     return replace(run, plan=run.plan.model_copy(update={"tasks": list(tasks)}))
