@@ -61,6 +61,32 @@ def test_a_profile_of_some_methods_has_a_key_of_its_own():
     assert some.identity() == every.identity() | {"only": ["average", "target_sft"]}
 
 
+def test_a_method_may_be_run_at_some_budgets_alone():
+    every, some = (
+        profiles.load("lab", **more) for more in ({}, {"budgets_of": {"target_sft": [409600]}})
+    )
+    assert "budgets_of" not in every.identity(), "older runs have no such key"
+    assert some.identity() == every.identity() | {"budgets_of": {"target_sft": [409600]}}
+    assert every.runs("target_sft", 4096) and not some.runs("target_sft", 4096)
+    assert some.runs("target_sft") and some.runs("target_sft", 409600)
+    assert some.runs("ties_mean", 4096)
+    part = profiles.load("lab", budgets_of={"target_sft": [409600]}, budgets=[4096])
+    assert not part.runs("target_sft", 4096), "a part of a run is not another run"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"target_sfr": [4096]}, "no method 'target_sfr'"),
+        ({"half_sft": [4096]}, "no method 'half_sft'"),
+        ({"target_sft": [4097]}, "target_sft at 4097 CT tokens, which is none of"),
+        ({"target_sft": []}, "budgets_of"),
+    ],
+)
+def test_budgets_of_a_method_are_some_of_the_profile(given, said):
+    assert said in complaint("lab", budgets_of=given)
+
+
 def test_an_unknown_method_is_named_with_its_neighbours():
     told = complaint("lab", only=["tiess_mean"])
     assert "no method 'tiess_mean'" in told and "ties_mean" in told

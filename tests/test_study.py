@@ -284,6 +284,16 @@ def test_a_study_of_some_methods_trains_and_asks_no_others(results, untrained):
     assert list(some.diagnostics.columns) == list(results.diagnostics.columns)
 
 
+def test_methods_with_budgets_of_their_own_are_made_at_no_others(results, untrained):
+    least, most = min(BUDGETS), max(BUDGETS)
+    few = run(budgets_of={"target_sft": [most], "ties_sv": [least], "ct_then_sft": [most]})
+    at = few.rows.groupby("method")["ct_tokens"].unique().map(set)
+    assert at["target_sft"] == at["ct_then_sft"] == {most}
+    assert at["ties_sv"] == {least}
+    assert at["ties_mean"] == at["ct"] == set(BUDGETS)
+    assert set(few.rows["cell"]) < set(results.rows["cell"])
+
+
 def test_another_seed_is_another_run(results, fits):
     two = run(seeds=[0, 1], budgets=[512])
     # Of seed 0 all is found; of seed 1 nothing: SFT, CT, CT-then-SFT and target SFT.

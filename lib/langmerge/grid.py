@@ -42,7 +42,10 @@ def cells(
         merges += _slack_cells(plan, *pair)
         merges += _controls(plan, *pair)
         merges += _custom(plan, *pair, elections or {}, sources)
-    return found + [cell for cell in merges if cell.election or plan.runs(cell.method)]
+    # Half of the SFT update has no CT in it, and so no budget.
+    return found + [
+        it for it in merges if it.election or plan.runs(it.method, it.ct_tokens or None)
+    ]
 
 
 def pairs(cells: list[Cell]) -> list[tuple[Cell, Cell]]:
@@ -67,13 +70,13 @@ def experts(plan: Profile, processes: int | None = None, quiet: bool = False) ->
         (train_on_ct, root, cell.base, cell.seed, cell.expert, how)
         for cell in first
         if cell.method == "ct"
-        for how in continued(plan, cell.language)
+        for how in continued(plan, cell)
     ]
     jobs.run("CT-then-SFT", [job for job in second if not is_done(*job)], processes, quiet)
     found: list[Cell] = []
     for cell in first:
         found.append(cell)
-        for how in continued(plan, cell.language) if cell.method == "ct" else ():
+        for how in continued(plan, cell) if cell.method == "ct" else ():
             method, setting, _, settings = how
             trained = train_on_ct(root, cell.base, cell.seed, cell.expert, how)
             where, params = (*run_of(cell), cell.ct_tokens), settings.model_dump()
@@ -106,16 +109,16 @@ def starts(plan: Profile, processes: int | None = None, quiet: bool = False) -> 
     return found
 
 
-def continued(plan: Profile, language: str) -> list[Continued]:
+def continued(plan: Profile, ct: Cell) -> list[Continued]:
     """What is fine-tuned from a CT expert: CT-then-SFT, and the ceiling in the target language."""
     every = [
         *(
             ("ct_then_sft", setting, "eng_Latn", finetuning(plan, setting, values))
             for setting, values in plan.settings("ct_then_sft").items()
         ),
-        ("target_sft", "fixed", language, plan.finetuning),
+        ("target_sft", "fixed", ct.language, plan.finetuning),
     ]
-    return [how for how in every if plan.runs(how[0])]
+    return [how for how in every if plan.runs(how[0], ct.ct_tokens)]
 
 
 def finetuning(plan: Profile, setting: str, values: Settings) -> Finetuning:

@@ -148,6 +148,8 @@ class Profile(BaseModel):
     #: The methods that are run, where not all are: CORE, CONTROLS, BASELINES and REPEATED. Base,
     #: SFT and CT always are.
     only: Annotated[list[str], Once] = []
+    #: The CT budgets of methods of the findings that are not run at all of them.
+    budgets_of: dict[str, Annotated[list[Positive], Field(min_length=1), Once]] = {}
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -162,17 +164,22 @@ class Profile(BaseModel):
         """
         told = self.model_dump(exclude={"languages", "seeds", "bases", "name", "note", "families"})
         told["continual_pretraining"] = self.continual_pretraining.spec()
-        if not self.only:  # as runs had it that are older than the key
-            del told["only"]
+        for key in ("only", "budgets_of"):
+            if not told[key]:  # as runs had it that are older than the key
+                del told[key]
         for which in ("default", "tuned"):
             told[which] = {
                 name: values for name, values in told[which].items() if name in self.methods
             }
         return told
 
-    def runs(self, method: str) -> bool:
-        """Whether a method of the findings, of the baselines or with repeated text is run."""
-        return not self.only or method in self.only
+    def runs(self, method: str, ct_tokens: int | None = None) -> bool:
+        """Whether a method of the findings, of the baselines or with repeated text is run.
+
+        ct_tokens: at this CT budget; None asks whether it is run at any.
+        """
+        at = self.budgets_of.get(method, self.budgets)
+        return (not self.only or method in self.only) and ct_tokens in (None, *at)
 
     def settings(self, method: str) -> dict[str, Settings]:
         """A method's settings by name ("tuned", "default"); tuned is absent before tuning."""
@@ -186,6 +193,7 @@ def load(name: str, **overrides: object) -> Profile:
     Raises LangmergeError for an unknown profile or key, naming the nearest known ones.
     """
     raw = _read(name)
+    whole = raw.get("budgets")
     _check_keys(overrides, "")
     raw |= {key: value for key, value in overrides.items() if value is not None}
     try:
@@ -198,6 +206,8 @@ def load(name: str, **overrides: object) -> Profile:
         for one in given:
             if one not in there:
                 raise LangmergeError(f"profile {name}: no {what} {one!r}: {nearest(one, there)}")
+    for method, budgets in profile.budgets_of.items():
+        _check_budgets_of(name, method, budgets, whole)
     step = profile.continual_pretraining.tokens_per_step
     for budget in profile.budgets:
         if budget % step:
@@ -205,6 +215,20 @@ def load(name: str, **overrides: object) -> Profile:
                 f"profile {name}: the budget {budget} is no multiple of {step} tokens, one CT step"
             )
     return profile
+
+
+def _check_budgets_of(name: str, method: str, budgets: list[int], whole: list[int]) -> None:
+    """A method's own budgets are some of the profile's, which a caller may ask for a part of."""
+    there = [it for it in (*CORE, *CONTROLS) if it != "half_sft"]  # which has no CT in it
+    if method not in there:
+        known = nearest(method, there)
+        raise LangmergeError(f"profile {name}: budgets_of: no method {method!r}: {known}")
+    for budget in budgets:
+        if budget not in whole:
+            raise LangmergeError(
+                f"profile {name}: budgets_of: {method} at {budget} CT tokens, which is none of "
+                f"the budgets {', '.join(map(str, whole))}"
+            )
 
 
 def _read(name: str, seen: tuple[str, ...] = ()) -> dict:
