@@ -69,9 +69,9 @@ def test_what_is_read_is_what_the_study_finds(finished):
 
 def test_a_slice_is_kept_without_the_schemas_of_its_writers(finished):
     one = reference.slices(reference.profiles.load("many"))[0]
+    for path in one.folder.glob("*.parquet"):
+        assert pq.read_schema(path).metadata is None
     for name in reference._FRAMES:
-        kept = pq.read_schema(one.folder / f"{name}.parquet")
-        assert kept.metadata is None
         found = reference.read(one, name)
         assert set(found.dtypes.astype(str)) <= {"object", "str", "int64", "int8", "float64",
                                                  "float32", "bool"}  # fmt: skip
@@ -119,6 +119,20 @@ def test_a_damaged_slice_is_named(lab, finished):
         assert isinstance(refused.exception, LangmergeError)
     finally:
         path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("hashes", [{}, {"english.parquet": "0123"}])
+def test_a_slice_of_other_files_is_refused_with_the_mend(lab, finished, hashes):
+    one = reference.slices(reference.profiles.load("many"))[0]
+    path = one.folder / "provenance.json"
+    whole = path.read_text()
+    told = json.loads(whole)
+    try:
+        path.write_text(json.dumps(told | {"sha256": hashes}))
+        with pytest.raises(LangmergeError, match=r"another version.*remove its folder"):
+            reference.load("many")
+    finally:
+        path.write_text(whole)
 
 
 def test_a_slice_from_before_hashes_is_refused_until_it_is_sealed(lab, finished):
@@ -259,16 +273,3 @@ def test_the_shipped_items_are_those_of_the_shipped_accuracies():
 
 def _slices_of(profile):
     return reference.slices(reference.profiles.load(profile))
-
-
-def test_a_slice_that_says_what_was_correct_in_place_of_the_answers_is_read(finished):
-    (one, *_) = _slices_of("many")
-    path = one.folder / "items.parquet"
-    whole, now = path.read_bytes(), reference.read(one, "items")
-    raw = pd.read_parquet(path)
-    try:
-        right = raw["prediction"] == raw["answer"]
-        raw.drop(columns="answer").assign(correct=right).to_parquet(path)
-        assert reference.read(one, "items")["correct"].equals(now["correct"])
-    finally:
-        path.write_bytes(whole)

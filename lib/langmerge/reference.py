@@ -41,21 +41,21 @@ TOGETHER_WITH_FAMILIES = 2
 #: A margin is kept as a whole number of these, in nats, between -127 and 127 of them.
 MARGIN_STEP = 1 / 16
 _FRAMES = ("rows", "items", "diagnostics", "english")
+#: The files of a slice; the few English rows stand among the others.
+_FILES = ("rows", "items", "diagnostics")
 #: What tells a model from the others of a run, its CT tokens aside.
 _MODEL = ["method", "setting", "slack"]
+_CELL = [*_MODEL, "ct_tokens"]
 #: What every row of a slice has in common, and its folder says.
 _COMMON = ("base", "language", "seed")
-#: What readers of the items need; the rest follows from the item's task and number.
-_ITEMS = (
-    "task", "item", "concept", "answer", "prediction", "margin", "cell",
-    "method", "setting", "slack", "ct_tokens",
-)  # fmt: skip
+#: What readers of the items need; the rest follows from the item's task and number, or the rows.
+_ITEMS = ("task", "item", "concept", "answer", "prediction", "margin", *_CELL)
 #: They come round from model to model, which a dictionary's bits hide from the compression.
 _PLAIN = ("item", "concept", "answer", "prediction")
-#: What no verdict or figure reads of a tensor's diagnostics is left out.
+#: What no verdict or figure reads of a tensor's diagnostics is left out, and `kept_sft`, which is n
+#: without the other two.
 _DIAGNOSTICS = (
-    "parameter", "layer", "n", "kept_sft", "trimmed_sft", "outvoted_sft", "norm_ct", "norm_sft",
-    "method", "setting", "slack", "ct_tokens",
+    "parameter", "layer", "n", "trimmed_sft", "outvoted_sft", "norm_ct", "norm_sft", *_CELL,
 )  # fmt: skip
 
 
@@ -129,12 +129,20 @@ class Slice:
 
     def require_whole(self) -> None:
         """Raise LangmergeError where a file is not the one that its provenance has the hash of."""
-        hashes = self.told().get("sha256")
-        if not isinstance(hashes, dict) or set(hashes) != {f"{name}.parquet" for name in _FRAMES}:
+        hashes, where = self.told().get("sha256"), self.folder / "provenance.json"
+        again = f"remove its folder and run `langmerge reference --profile {self.profile}`"
+        if not isinstance(hashes, dict):
             raise LangmergeError(
-                f"{self.folder / 'provenance.json'} has no hashes of its files, so nobody can tell "
-                "whether they were edited. Where it was computed before hashes were kept: "
+                f"{where} has no hashes of its files, so nobody can tell whether they were edited. "
+                "Where it was computed before hashes were kept: "
                 f"`langmerge reference --profile {self.profile} --seal`."
+            )
+        files = [f"{name}.parquet" for name in _FILES]
+        if set(hashes) != set(files):
+            raise LangmergeError(
+                f"{where} has the hashes of {', '.join(sorted(hashes)) or 'no file'}, and a slice "
+                f"is {', '.join(files)}: another version of langmerge saved it, or it was edited. "
+                f"Restore it with git, or {again}: what the store has is not computed again."
             )
         for name, expected in hashes.items():
             path = self.folder / name
@@ -143,7 +151,7 @@ class Slice:
                 raise LangmergeError(
                     f"{path}: its SHA-256 is {found[:12]}, its provenance says "
                     f"{str(expected)[:12]}: it was edited, or is not whole. Restore it with git, "
-                    f"or remove its folder and run `langmerge reference --profile {self.profile}`."
+                    f"or {again}."
                 )
 
 
@@ -278,11 +286,10 @@ def save(one: Slice, results: Results, how: Profile, seconds: float) -> None:
     folder = paths.results() / one.within
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "provenance.json").unlink(missing_ok=True)
-    for name in _FRAMES:
-        frame = getattr(results, name)
-        if name != "english":
-            frame = frame[frame["language"] == one.language]
-        _write(_packed(name, frame), folder / f"{name}.parquet")
+    its = {name: getattr(results, name) for name in _FRAMES}
+    its |= {name: its[name][its[name]["language"] == one.language] for name in _FILES}
+    for name, frame in _packed(**its).items():
+        _write(frame, folder / f"{name}.parquet")
     told = {
         **results.provenance,
         "base": sorted(set(results.rows["base"])),
@@ -299,7 +306,7 @@ def save(one: Slice, results: Results, how: Profile, seconds: float) -> None:
 
 def _sealed(one: Slice, how: Profile, folder: Path) -> dict[str, object]:
     """What tells an edited file, and what the key was made of."""
-    hashes = {f"{name}.parquet": sha256(folder / f"{name}.parquet") for name in _FRAMES}
+    hashes = {f"{name}.parquet": sha256(folder / f"{name}.parquet") for name in _FILES}
     return {"parts": _short(one.parts(how)), "sha256": hashes}
 
 
@@ -320,16 +327,18 @@ def seal(profile: str = PROFILE) -> list[Slice]:
     return bare
 
 
-def _packed(name: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame without what its folder says, its columns as small as they go."""
-    if name == "items":
-        frame = frame[list(_ITEMS)]
-        steps = (frame["margin"] / MARGIN_STEP).round().clip(-127, 127)
-        numbers = frame[["answer", "prediction"]].astype("int8")
-        frame = frame.assign(margin=steps.astype("int8"), **numbers)
-    if name == "diagnostics":
-        frame = frame[list(_DIAGNOSTICS)]
-    return frame.drop(columns=[column for column in _COMMON if column in frame])
+def _packed(
+    rows: pd.DataFrame, items: pd.DataFrame, diagnostics: pd.DataFrame, english: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """A slice's files, without what its folder or another column says, as small as they go."""
+    steps = (items["margin"] / MARGIN_STEP).round().clip(-127, 127)
+    numbers = items[["answer", "prediction"]].astype("int8")
+    frames = {
+        "rows": pd.concat([rows.assign(english=False), english.assign(english=True)]),
+        "items": items.assign(margin=steps.astype("int8"), **numbers)[list(_ITEMS)],
+        "diagnostics": diagnostics[list(_DIAGNOSTICS)],
+    }
+    return {name: it.drop(columns=[*_COMMON], errors="ignore") for name, it in frames.items()}
 
 
 def load(profile: str = PROFILE) -> Results | None:
@@ -402,11 +411,31 @@ def _write(frame: pd.DataFrame, path: Path) -> None:
 
 
 def read(one: Slice, name: str) -> pd.DataFrame:
-    """One of a slice's frames, with the columns that its folder says.
+    """One of a slice's frames, with the columns that its folder or another column says.
 
     name: rows, items, diagnostics or english. Raises LangmergeError where it is not readable.
     """
-    path = one.folder / f"{name}.parquet"
+    found = _whole(name, one)
+    base = base_module.hash_of(one.base, one.language)
+    return found.assign(base=base, language=one.language, seed=one.seed)
+
+
+def _whole(name: str, one: Slice) -> pd.DataFrame:
+    """A frame as `_packed` had it, without what the folder says."""
+    if name in ("rows", "english"):
+        found = _read(one.folder / "rows.parquet")
+        return found[found.pop("english") == (name == "english")].reset_index(drop=True)
+    found = _read(one.folder / f"{name}.parquet")
+    if name == "items":
+        cells = _whole("rows", one)[[*_CELL, "cell"]].drop_duplicates()
+        found = found.merge(cells, how="left", on=_CELL)
+        margin = found["margin"].astype(np.float32) * MARGIN_STEP
+        return found.assign(margin=margin, correct=found["prediction"] == found["answer"])
+    return found.assign(kept_sft=found["n"] - found["trimmed_sft"] - found["outvoted_sft"])
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """A parquet file, its words as objects."""
     try:
         found = pd.read_parquet(path)
     except (OSError, ValueError) as error:
@@ -415,13 +444,7 @@ def read(one: Slice, name: str) -> pd.DataFrame:
             "run `langmerge reference`."
         ) from None
     texts = [column for column in found if not pd.api.types.is_numeric_dtype(found[column])]
-    found = found.astype(dict.fromkeys(texts, object))
-    if name == "items":
-        found["margin"] = found["margin"].astype(np.float32) * MARGIN_STEP
-        if "answer" in found:  # a slice from before the answers were kept says what was correct
-            found["correct"] = found["prediction"] == found["answer"]
-    base = base_module.hash_of(one.base, one.language)
-    return found.assign(base=base, language=one.language, seed=one.seed)
+    return found.astype(dict.fromkeys(texts, object))
 
 
 def not_computed(profile: str) -> str:
