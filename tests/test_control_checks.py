@@ -35,13 +35,17 @@ def one_base(name, profile, accuracy):
 def make(shuffled):
     accuracy = {"shuffled_ct": shuffled, "half_sft": lambda step: 0.35}
     with pytest.MonkeyPatch.context() as patch:
-        second, third = (one_base(it, other_bases.THREE, accuracy) for it in ("second", "third"))
         fourth = one_base("fourth", other_bases.PROFILE, accuracy)
         patch.setitem(synthetic.METHODS, "target_sft", "fixed")
         patch.setitem(synthetic.ACCURACY, "target_sft", CEILING["target_sft"])
         patch.setitem(synthetic.BITS, "target_sft", lambda step: 0.6)
         first = one_base("base", reference.PROFILE, accuracy)
+        second, third = (one_base(it, other_bases.THREE, accuracy) for it in ("second", "third"))
     three = reference.joined(second, third)
+    for which in ("rows", "items"):  # the ceiling is at the largest budget alone there
+        frame = getattr(three, which)
+        kept = frame["method"].ne("target_sft") | frame["ct_tokens"].eq(max(three.budgets))
+        three = replace(three, **{which: frame[kept].reset_index(drop=True)})
     return {reference.PROFILE: first, other_bases.THREE: three, other_bases.PROFILE: fourth}
 
 
@@ -92,8 +96,27 @@ def test_what_is_on_one_base_alone_is_judged_there(monkeypatch, behaving):
     by_name = {alone.claim: (alone, three) for alone, three in judged(behaving)}
     alone, three = by_name["f11-ceiling-ties"]
     assert three.verdict == claims.NOT_TESTED and alone.bases == 1
+    assert by_name["f11-ceiling-ties-large"][1].bases == 3, "there at this budget"
+    seven = [it for it in control_checks.stated() if "ceiling" not in it.id or "large" in it.id]
+    them = claims.judge_all(other_bases.three_bases(), seven)
+    assert {name: three for name, (_, three) in by_name.items() if name in them} == them
     alone, three = by_name["f11-half"]
     assert three.bases == 3 and control_checks.deciding([(alone, three)]) == [three]
+
+
+def test_every_model_stands_beside_the_others_on_each_base(monkeypatch, behaving):
+    give(monkeypatch, behaving)
+    three = other_bases.three_bases()
+    table = [line.split(" | ") for line in control_checks._beside(three)]
+    assert table[0] == ["| model", "first base", "second base", "third base |"]
+    rows = {name.removeprefix("| "): cells for name, *cells in table[2:] if cells}
+    assert rows["SFT in the target language"][0].split(" → ")[0] > "80", "at all budgets there"
+    assert rows["SFT in the target language"][1].startswith("— → ")
+    assert rows["TIES (mean), untuned"] == ["—", "—", "— |"], "this run has none"
+    assert "→" not in rows["half of SFT"][0]
+    its = three.rows[(three.rows["base"] == HASHES["second"]) & (three.rows["method"] == "ct")]
+    its = its[(its["ct_tokens"] == max(three.budgets)) & (its["metric"] == "accuracy")]
+    assert rows["CT only"][1].endswith(f"→ {100 * its['value'].mean():.1f}")
 
 
 def test_answers_dealt_anew_are_right_as_often_as_all_deals_say():

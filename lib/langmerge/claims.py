@@ -345,6 +345,16 @@ def measure(results: Results, claim: Claim, over_seeds: bool = False) -> Effect:
     return replace(_effect(claim, scores), by_seed=means, seeds_p=p)
 
 
+def has_models(results: Results, claim: Claim) -> bool:
+    """Whether the results have every model that a claim compares, at each of its CT budgets."""
+    try:
+        for term in claim.contrast:
+            _chosen(results, claim, term, results.rows)
+    except MissingResults:
+        return False
+    return True
+
+
 def _scores(results: Results, claim: Claim) -> pd.DataFrame:
     """What a claim averages, in the column `score`: a row an item, or a row a seed."""
     if claim.unit == "item":

@@ -1,8 +1,8 @@
 """The chapter on controls: whether those of the reference run do what controls should.
 
 Made when the book is built, from committed rows alone, by the rules of ``data/checks.yaml``: of the
-reference run, and of it together with ``reference-three-bases``, which has the controls that need
-no training.
+reference run, and of it together with ``reference-three-bases``, which has all controls too, the
+ceiling at the largest budget alone.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import pandas as pd
 
 from langmerge import (
     claims,
+    full_run,
     markdown,
     other_bases,
     paths,
+    plotting,
     plotting_families,
     reference,
     statistics,
@@ -29,6 +31,22 @@ from langmerge.tasks import TASKS
 
 #: The models that are drawn: the controls, and what they are controls of.
 DRAWN = ("target_sft", "ct_then_sft", "ties_mean", "shuffled_ct", "sft", "half_sft")
+#: What stands beside each other on every base, with the settings that each is shown in.
+BESIDE = {
+    "base": ("fixed",),
+    "sft": ("fixed",),
+    "half_sft": ("fixed",),
+    "ct": ("fixed",),
+    "average": ("tuned", "default"),
+    "task_arithmetic": ("tuned",),
+    "chat_vector": ("fixed",),
+    "ties_mean": ("tuned", "default"),
+    "norm_matched_ct": ("tuned",),
+    "shuffled_ct": ("tuned",),
+    "ties_sv": ("tuned", "default"),
+    "ct_then_sft": ("tuned",),
+    "target_sft": ("fixed",),
+}
 #: The smallest effect of interest on accuracy, as in ``data/claims.yaml``.
 SMALLEST = 0.03
 
@@ -50,14 +68,12 @@ def stated() -> list[Claim]:
 def judge(first: Results, three: Results) -> list[tuple[Verdict, Verdict]]:
     """What each check comes to on the first base, and on the three together.
 
-    What is not trained on three is not tested there, and takes no part in their correction.
+    What was not run on three is not tested there, and takes no part in their correction.
     """
     checks = stated()
-    methods = set(three.rows["method"])
-    asked = [it for it in checks if methods.issuperset(term.method for term in it.contrast)]
-    together = claims.judge_all(three, asked)
+    together = claims.judge_all(three, [it for it in checks if claims.has_models(three, it)])
     alone = claims.judge_all(first, checks)
-    lacking = "this control is trained, and on the first base alone"
+    lacking = "this control is trained, and at these budgets on the first base alone"
     return [(alone[it.id], together.get(it.id) or claims.untested(it, lacking)) for it in checks]
 
 
@@ -91,6 +107,9 @@ def _page(first: Results, three: Results, five: Results, folder: Path) -> Iterat
         "The controls and what they are controls of, on the first base: means over the languages "
         "with their 95 % intervals; dots are languages.",
     )
+    yield "## Every model on each base"
+    yield ""
+    yield from _beside(three)
     yield "## Chance"
     yield ""
     far = dealt_anew(three)
@@ -119,6 +138,33 @@ def _by_base(it: Verdict, three: Results) -> str:
     means = claims.by_base(three, claim)[list(other_bases.names_of(three))]
     *others, last = (claims.as_text(it.metric, value) for value in means)
     return f"; by base {', '.join(others)} and {last}"
+
+
+def _beside(three: Results) -> Iterator[str]:
+    """How high each model is with little and with most text, untuned merges beside the tuned."""
+    runs = {
+        called: other_bases.on_bases(three, [found])
+        for found, called in other_bases.names_of(three).items()
+    }
+    least, most = sorted(three.budgets)[:2], [max(three.budgets)]
+    yield from markdown.table(
+        ["model", *(f"{called} base" for called in runs)],
+        (
+            [
+                plotting.label(method) + (", untuned" if setting == "default" else ""),
+                *(full_run.from_to(it, method, setting, least, most) for it in runs.values()),
+            ]
+            for method, settings in BESIDE.items()
+            for setting in settings
+        ),
+    )
+    chance = f"{100 * full_run.chance(three):.1f}"
+    yield (
+        "Accuracy (%), means over languages and run seeds: with the two scarcest CT budgets → with "
+        f"the largest; one number where there is no CT, a dash where it was not run. Chance is "
+        f"{chance}. Task arithmetic is tuned to its default, at which it is Chat Vector."
+    )
+    yield ""
 
 
 def _chance(three: Results, far: pd.DataFrame) -> Iterator[str]:

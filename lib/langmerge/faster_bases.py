@@ -76,7 +76,7 @@ def _page(run: Results, folder: Path) -> Iterator[str]:
 
 def _ends(run: Results, names: dict[str, str]) -> Iterator[str]:
     """How high each merge is at the middle and the largest budget, on each base and the first."""
-    (name,) = arms.ARMS["faster"]
+    (name,), (_, middle, largest) = arms.ARMS["faster"], run.budgets
     runs = {called: other_bases.on_bases(run, [found]) for found, called in names.items()}
     first = reference.load("reference-faster")
     if first is not None:
@@ -86,7 +86,10 @@ def _ends(run: Results, names: dict[str, str]) -> Iterator[str]:
         (
             [
                 plotting.label(method),
-                *(_from_to(its, f"{name}/{method}", setting) for its in runs.values()),
+                *(
+                    full_run.from_to(its, f"{name}/{method}", setting, [middle], [largest])
+                    for its in runs.values()
+                ),
             ]
             for method, setting in MERGES
         ),
@@ -98,12 +101,6 @@ def _ends(run: Results, names: dict[str, str]) -> Iterator[str]:
         "above, other languages and two run seeds, and not all of these merges."
     )
     yield ""
-
-
-def _from_to(run: Results, method: str, setting: str) -> str:
-    _, middle, largest = run.budgets
-    told = [full_run.mean_of(run, method, [setting], "accuracy", [it]) for it in (middle, largest)]
-    return " → ".join(told) if all(told) else ""
 
 
 def outcome(judged: dict[str, Verdict]) -> str:

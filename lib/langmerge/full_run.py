@@ -179,6 +179,19 @@ def mean_of(
     return FORMS[metric](its["value"].mean()) if len(its) else ""
 
 
+def from_to(run: Results, method: str, setting: str, first: list[int], last: list[int]) -> str:
+    """A method's mean accuracy at some CT budgets and at others, "45.0 → 62.1".
+
+    One number where there is no CT in it; a dash where it was not run.
+    """
+
+    def at(budgets: list[int]) -> str:
+        return mean_of(run, method, [setting], "accuracy", budgets)
+
+    ends = [at(first), at(last)]
+    return at([0]) or (" → ".join(end or "—" for end in ends) if any(ends) else "—")
+
+
 def _against_slack(full: Results, method: str, measure: str) -> str:
     """A method's difference to TIES with slack, in the metric of a claim that measures WIDEN's."""
     (claim,) = (claim for claim in claims.load() if claim.id == measure)
