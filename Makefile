@@ -30,7 +30,7 @@ reference: $(INSTALLED)
 	@$(BIN) -m langmerge reference --profile reference-three-bases $(ARGS)
 
 # Another night: two more bases, three languages with every family of further models, and at twice
-# the rate of CT six others and four other bases, in six parts (data/profiles).
+# the rate of CT six others, four other bases and two of another trace (data/profiles).
 reference-full: $(INSTALLED)
 	@$(BIN) -m langmerge reference --profile reference-five-bases $(ARGS)
 	@$(BIN) -m langmerge reference --profile reference-full $(ARGS)
@@ -38,6 +38,8 @@ reference-full: $(INSTALLED)
 	@$(BIN) -m langmerge reference --profile reference-trained $(ARGS)
 	@$(BIN) -m langmerge reference --profile reference-faster $(ARGS)
 	@$(BIN) -m langmerge reference --profile reference-faster-bases $(ARGS)
+	@$(BIN) -m langmerge reference --profile reference-traces $(ARGS)
+	@$(BIN) -m langmerge reference --profile reference-faster-traces $(ARGS)
 
 # Every shipped language through the notebooks, as small as they go (make test takes one in turn).
 languages: $(INSTALLED)

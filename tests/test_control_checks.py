@@ -7,7 +7,18 @@ import pandas as pd
 import pytest
 import synthetic
 
-from langmerge import base, book, claims, control_checks, other_bases, profiles, reference, tasks
+from langmerge import (
+    base,
+    book,
+    claims,
+    control_checks,
+    many_seeds,
+    other_bases,
+    other_traces,
+    profiles,
+    reference,
+    tasks,
+)
 
 CODES = ("tam_Taml", "ben_Beng", "swh_Latn", "eus_Latn")
 HASHES = {"base": "0badcafe", "second": "00000002", "third": "00000003", "fourth": "00000004"}
@@ -151,6 +162,29 @@ def test_a_task_on_which_luck_moves_a_model_is_left_out_for_once(monkeypatch, be
     kept = reference.on_tasks(other_bases.others(), ["kind", "thing", "action"])
     guessed = other_bases.tested_on(kept, other_bases.names_of(kept))
     assert f"The guess about slack ({{doc}}`other_bases`), without *topic*: {guessed}" in said
+
+
+def test_run_seeds_and_traces_are_asked_without_the_task_too(monkeypatch, behaving):
+    give(monkeypatch, behaving)
+    seeds = one_base("base", other_bases.PROFILE, {"ties_mean": lambda step: 0.5})
+    told = text_of(control_checks._between_seeds(seeds, ["topic"]))
+    every, less = (
+        many_seeds.components(
+            many_seeds.effects(run, next(it for it in claims.load() if it.id == "f1-accuracy"))
+        )[1]
+        for run in (seeds, reference.on_tasks(seeds, ["kind", "thing", "action"]))
+    )
+    assert f"TIES (mean) {100 * every:.1f} and {100 * less:.1f};" in told
+    five = other_bases.all_bases()
+    far = one_base("fourth", other_bases.PROFILE, {"ties_mean": lambda step: 0.1 + 0.9 * step})
+    monkeypatch.setattr(other_traces, "_by_base", lambda run, claim: claims.by_base(run, claim))
+    far.plan.bases[:] = [HASHES["fourth"]]
+    told = text_of(control_checks._other_traces(five, far, ["topic"]))
+    assert "the same lie outside" in told and other_bases.DRAWN["f2-merge-stops"] in told
+
+
+def text_of(lines):
+    return "\n".join(lines)
 
 
 def test_what_changes_beyond_the_papers_findings_is_named(monkeypatch, behaving):

@@ -100,6 +100,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         data_card,
         explorer,
         faster_bases,
+        faster_traces,
         full_run,
         larger,
         larger_bases,
@@ -132,6 +133,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         "control_bases.md": control_bases.page(folder),
         "controls.md": control_checks.page(folder),
         "other_traces.md": other_traces.page(folder),
+        "faster_traces.md": faster_traces.page(folder),
         "teaching.md": teaching.expected(reference.load()),
         "status.md": status.page(jobs, results, folder, _RENDERERS),
     }

@@ -15,8 +15,10 @@ import pandas as pd
 from langmerge import (
     claims,
     full_run,
+    many_seeds,
     markdown,
     other_bases,
+    other_traces,
     paths,
     plotting,
     plotting_families,
@@ -244,10 +246,15 @@ def _without(tasks: list[str], first: Results, five: Results) -> Iterator[str]:
         "smallest effect of interest. So here are the findings' claims on accuracy without it."
     )
     yield ""
-    changed, rows = [], []
-    for where, run in (("reference run", first), (f"{len(five.plan.bases)} bases", five)):
-        kept = reference.on_tasks(run, [task for task in run.tasks if task not in tasks])
-        for was, now in zip(other_bases.judge(run), other_bases.judge(kept), strict=True):
+    changed, rows, seeds = [], [], reference.load(many_seeds.PROFILE)
+    runs = [
+        ("reference run", first, other_bases.judge),
+        (f"{len(five.plan.bases)} bases", five, other_bases.judge),
+    ]
+    if seeds is not None:
+        runs.append((f"{len(seeds.seeds)} other run seeds", seeds, many_seeds.judge))
+    for where, run, judged in runs:
+        for was, now in zip(judged(run), judged(_less(run, tasks)), strict=True):
             if was.metric != "accuracy":
                 continue
             rows.append([f"{was.statement} ({where})", was.said(), now.said()])
@@ -265,11 +272,51 @@ def _without(tasks: list[str], first: Results, five: Results) -> Iterator[str]:
     )
     yield ""
     yield from _beyond(tasks)
+    if seeds is not None:
+        yield from _between_seeds(seeds, tasks)
     if (others := other_bases.others()) is not None:
-        kept = reference.on_tasks(others, [task for task in others.tasks if task not in tasks])
+        kept = _less(others, tasks)
         said = other_bases.tested_on(kept, other_bases.names_of(kept))
         yield f"The guess about slack ({{doc}}`other_bases`), without {named}: {said}"
         yield ""
+    if (traced := other_bases.whole(other_traces.PROFILE)) is not None:
+        yield from _other_traces(five, traced, tasks)
+
+
+def _less(run: Results, tasks: list[str]) -> Results:
+    """A run without some of its tasks."""
+    return reference.on_tasks(run, [task for task in run.tasks if task not in tasks])
+
+
+def _between_seeds(seeds: Results, tasks: list[str]) -> Iterator[str]:
+    """How far run seeds differ with all tasks and without some: how much of it is their luck."""
+    every, kept = many_seeds.between_seeds(seeds), many_seeds.between_seeds(_less(seeds, tasks))
+    told = "; ".join(
+        f"{plotting.label(method)} {100 * every[method]:.1f} and {100 * kept[method]:.1f}"
+        for method in every
+    )
+    yield (
+        "How far a merge is ahead of CT-then-SFT differs between run seeds ({doc}`many_seeds`) by "
+        f"a standard deviation, in points, with all tasks and without {', '.join(tasks)}, of: "
+        f"{told}."
+    )
+    yield ""
+
+
+def _other_traces(usual: Results, traced: Results, tasks: list[str]) -> Iterator[str]:
+    """Which effects then lie outside what one more base of the usual trace would give."""
+    names = list(traced.plan.bases)
+    before, after = (
+        other_traces.outlying(other_traces.effects(*runs), names)
+        for runs in ((usual, traced), (_less(usual, tasks), _less(traced, tasks)))
+    )
+    told = "; ".join(f"on `{name}` {' and '.join(out) or 'none'}" for name, out in after.items())
+    yield (
+        f"Of the effects on bases of another trace ({{doc}}`other_traces`) "
+        f"{'the same' if after == before else 'others'} lie outside what one more base of the "
+        f"usual trace would give without {', '.join(tasks)}: {told}."
+    )
+    yield ""
 
 
 def _beyond(tasks: list[str]) -> Iterator[str]:
@@ -278,7 +325,7 @@ def _beyond(tasks: list[str]) -> Iterator[str]:
     for finding, profile in verdicts.PROFILES.items():
         if finding in claims.PAPERS or (run := reference.load(profile)) is None:
             continue
-        kept = reference.on_tasks(run, [task for task in run.tasks if task not in tasks])
+        kept = _less(run, tasks)
         before, after = (claims.judge(it, finding, missing_ok=True) for it in (run, kept))
         for was, now in zip(before, after, strict=True):
             number += was.metric == "accuracy"

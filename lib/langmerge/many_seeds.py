@@ -138,6 +138,17 @@ def effects(many: Results, claim: Claim) -> pd.DataFrame:
     return found.pivot_table(values="effect", index="language", columns="seed")
 
 
+def between_seeds(many: Results) -> dict[str, float]:
+    """How far each merge's lead on CT-then-SFT differs between run seeds, by method.
+
+    The standard deviation that seeds have beside what languages and the rest differ by, as a share.
+    """
+    return {
+        method: components(effects(many, claim))[1]
+        for claim, method in zip(_claims().values(), AGAINST.values(), strict=True)
+    }
+
+
 def by_expert(many: Results) -> pd.DataFrame:
     """A row a run seed and merge, means over the languages: seed, sft (accuracy), method, effect.
 

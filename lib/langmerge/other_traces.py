@@ -50,9 +50,9 @@ def _page(alike: Results, traced: Results, folder: Path) -> Iterator[str]:
     yield from _about(alike, traced)
     found = effects(alike, traced)
     names = list(traced.plan.bases)
-    yield _outside(found, names)
+    yield outside(found, names)
     yield ""
-    yield from _against(found, names, len(alike.plan.bases))
+    yield from against(found, names, len(alike.plan.bases))
     yield from markdown.picture(
         folder,
         "other-traces",
@@ -102,16 +102,19 @@ def _between(name: str, run: Results) -> dict[str, int]:
     return {code: tasks.get(code, 0) for code in run.languages}
 
 
-def effects(alike: Results, traced: Results) -> pd.DataFrame:
+def effects(
+    alike: Results, traced: Results, which: Mapping[str, str] = other_bases.EFFECTS
+) -> pd.DataFrame:
     """Each effect on the bases of another trace, and where one more of the usual would lie.
 
-    A row a claim, in the claim's own unit. Columns: what, metric, mean, low and high (the 95 %
-    prediction interval of the bases of one trace), and the mean on each base of another trace, by
-    its name. A claim that one of the runs lacks the models of is left out.
+    which: the claims, and what each is called. A row a claim, in its own unit. Columns: what,
+    metric, mean, low and high (the 95 % prediction interval of the bases of one trace), and the
+    mean on each base of another trace, by its name. A claim that one of the runs lacks the models
+    of is left out.
     """
     stated = other_bases.stated_claims()
     rows = {}
-    for name, what in other_bases.EFFECTS.items():
+    for name, what in which.items():
         claim = stated[name]
         try:
             usual, others = (_by_base(run, claim) for run in (alike, traced))
@@ -136,11 +139,18 @@ def _lies_outside(row: Mapping[str, float], name: str) -> bool:
     return not row["low"] <= row[name] <= row["high"]
 
 
-def _outside(found: pd.DataFrame, names: list[str]) -> str:
+def outlying(found: pd.DataFrame, names: list[str]) -> dict[str, list[str]]:
+    """On each base of another trace the effects outside what one more of the usual would give."""
+    return {
+        name: [row["what"] for _, row in found.iterrows() if _lies_outside(row, name)]
+        for name in names
+    }
+
+
+def outside(found: pd.DataFrame, names: list[str]) -> str:
     """What is said by the rule that was written down before the bases were trained."""
     said = []
-    for name in names:
-        out = [row["what"] for _, row in found.iterrows() if _lies_outside(row, name)]
+    for name, out in outlying(found, names).items():
         what = f"{len(out)} ({'; '.join(out)})" if out else "none"
         said.append(f"{what} of {len(found)} on the base `{name}`")
     return (
@@ -151,7 +161,12 @@ def _outside(found: pd.DataFrame, names: list[str]) -> str:
     )
 
 
-def _against(found: pd.DataFrame, names: list[str], number: int) -> Iterator[str]:
+def against(found: pd.DataFrame, names: list[str], number: int) -> Iterator[str]:
+    """The effects beside where one more base of the usual trace would lie.
+
+    number: of the bases of the usual trace.
+    """
+
     def said(row: pd.Series, name: str) -> str:
         text = claims.as_text(row["metric"], row[name])
         return f"**{text}**" if _lies_outside(row, name) else text
@@ -181,16 +196,24 @@ def _against(found: pd.DataFrame, names: list[str], number: int) -> Iterator[str
 
 def regimes(alike: Results, traced: Results) -> tuple[pd.DataFrame, list[str]]:
     """The findings' effects by CT tokens with each trace, and the traces in order, as words."""
-    by_share: dict[float, list[pd.DataFrame]] = {}
+    traces = by_trace(alike, traced)
+    found = [plotting_families.regime_effects(run, [], trace) for trace, run in traces]
+    return pd.concat(found), [trace for trace, _ in traces]
+
+
+def by_trace(alike: Results, traced: Results) -> list[tuple[str, Results]]:
+    """The rows of the bases of each trace, from the smallest trace on, with the trace in words.
+
+    The two runs have no trace in common.
+    """
+    bases: dict[float, tuple[Results, list[str]]] = {}
     for run in (alike, traced):
-        (code, *_) = run.languages
         for name in run.plan.bases:
-            one = other_bases.on_bases(run, [base.hash_of(name, code)])
-            its = by_share.setdefault(share_of(name), [])
-            its.append(plotting_families.regime_effects(one, [], _words(share_of(name))))
-    order = sorted(by_share)
-    together = pd.concat([frame for share in order for frame in by_share[share]])
-    return together, [_words(share) for share in order]
+            bases.setdefault(share_of(name), (run, []))[1].append(name)
+    return [
+        (_words(share), other_bases.on_known(run, names))
+        for share, (run, names) in sorted(bases.items(), key=lambda one: one[0])
+    ]
 
 
 def _words(share: float) -> str:

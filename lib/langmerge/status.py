@@ -35,6 +35,7 @@ PROFILES = (
     "reference-replay",
     "reference-faster-bases",
     "reference-traces",
+    "reference-faster-traces",
     "reference-large",
     "reference-larger",
 )
