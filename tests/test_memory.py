@@ -1,13 +1,15 @@
 """Tensors lie in large pages and in memory kept, or a training spends its time on page faults."""
 
 import platform
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from langmerge import allocator
+from langmerge import allocator, jobs
 
 PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 FILLED = """
@@ -49,6 +51,21 @@ def test_memory_that_is_kept_is_not_asked_for_again():
     kept, faults = map(int, run.stdout.split())
     assert kept
     assert faults < 16  # one tensor alone is 32 large pages
+
+
+def fill_again(path):
+    torch.empty(2**24).fill_(1.0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(16):
+        torch.empty(2**24).fill_(1.0)
+    path.write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_processes_that_are_there_for_jobs_keep_their_memory(tmp_path):
+    paths = [tmp_path / "one", tmp_path / "other"]
+    jobs.run("fill", [(fill_again, path) for path in paths], processes=2, quiet=True)
+    assert all(int(path.read_text()) < 16 for path in paths)
 
 
 def test_another_c_library_is_left_alone(monkeypatch):

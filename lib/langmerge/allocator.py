@@ -15,8 +15,9 @@ def keep_freed() -> bool:
     """Let this process keep what it frees; whether the C library can be told so (glibc can).
 
     Otherwise every step of training asks the system for its largest tensors anew, which clears
-    their pages on one core while the others wait: on two threads a fifth of a step's time. For a
-    run that has the machine alone; a process that shares it should give memory back.
+    their pages on one core while the others wait: on two threads a fifth of a step's time, on one
+    a twelfth. For a process that only trains and evaluates, and ends when it has; one that has
+    something else to do should give memory back.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -11,7 +11,7 @@ import joblib
 import torch
 from rich.console import Console
 
-from langmerge import cluster
+from langmerge import allocator, cluster
 from langmerge.progress import bar
 
 Job = tuple  # a function and its arguments
@@ -40,7 +40,13 @@ def _results(jobs: list[Job], processes: int) -> Iterable[None]:
         return
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         parallel = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
-        yield from parallel(joblib.delayed(_one_thread)(*job) for job in jobs)
+        yield from parallel(joblib.delayed(_in_worker)(*job) for job in jobs)
+
+
+def _in_worker(function: Callable[..., object], *arguments: object) -> None:
+    """Run a job in a process that is there for jobs alone."""
+    allocator.keep_freed()
+    _one_thread(function, *arguments)
 
 
 def _one_thread(function: Callable[..., object], *arguments: object) -> None:
