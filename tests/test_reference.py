@@ -242,6 +242,28 @@ def test_the_plan_says_what_is_there_and_what_the_rest_takes(lab, finished):
     assert "0 slices computed, 0 to go." in done.output
 
 
+def test_what_was_computed_beside_other_work_is_no_measure_of_time(lab, finished):
+    how = reference.profiles.load("many")
+    (first, *others), known = reference.slices(how), reference.plan("many")
+    path = first.folder / "provenance.json"
+    whole = path.read_text()
+    slow = {"seconds": 9e5, "blocks": {"core": {"models": 1.0, "computed": 1.0, "seconds": 9e5}}}
+    try:
+        path.write_text(json.dumps(json.loads(whole) | slow))
+        assert reference.plan("many")["seconds"].max() == 9e5
+        path.write_text(json.dumps(json.loads(whole) | slow | {"beside": "another run"}))
+        found = reference.plan("many")
+        assert not found["measured"][0] and found["measured"][1:].equals(known["measured"][1:])
+        guess = known["seconds"][1:][known["measured"][1:]].median()
+        assert found["seconds"][0] == guess
+        assert reference.cost("many")["seconds"].max() < 9e5
+        (block,) = verify.draw([first], how, share=1)
+        assert verify.seconds([block], how) == [guess]
+    finally:
+        path.write_text(whole)
+    assert len(others) == 3
+
+
 def test_it_is_kept_in_the_checkout_unless_a_home_says_otherwise(monkeypatch, tmp_path):
     monkeypatch.delenv("LANGMERGE_HOME", raising=False)
     assert paths.results() == paths.data() / "results"

@@ -187,7 +187,7 @@ def plan(profile: str = PROFILE) -> pd.DataFrame:
     """
     how = profiles.load(profile)
     found = [(one, one.is_done(how)) for one in slices(how)]
-    whole = [one for one, done in found if done and _computed_whole(one.told())]
+    whole = [one for one, done in found if done and _is_whole(one.told())]
     took = [float(one.told()["seconds"]) for one in whole]
     guess = averages.median(took) if took else math.nan
     return pd.DataFrame(
@@ -212,16 +212,16 @@ def cost(profile: str = PROFILE) -> pd.DataFrame:
     """
     how = profiles.load(profile)
     found = [(one, one.is_done(how)) for one in slices(how)]
-    told = [_blocks(one.told()) for one, done in found if done]
+    told = [one.told() for one, done in found if done]
     rows = []
     for block in ("core", *families.of(how)):
-        its = [blocks[block] for blocks in told if block in blocks]
-        # Two models with the same weights are one evaluation: nearly all is whole.
-        whole = [it["seconds"] for it in its if it["computed"] >= 0.75 * it["models"]]
+        its = [it for it in told if block in _blocks(it)]
+        whole = [_blocks(it)[block]["seconds"] for it in its if _is_whole(it, block)]
+        models = [_blocks(it)[block]["models"] for it in its]
         rows.append(
             {
                 "block": block,
-                "models": averages.median(it["models"] for it in its) if its else math.nan,
+                "models": averages.median(models) if its else math.nan,
                 "seconds": averages.median(whole) if whole else math.nan,
                 "to_do": sum(not done for _, done in found),
             }
@@ -229,11 +229,17 @@ def cost(profile: str = PROFILE) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _computed_whole(told: dict[str, object]) -> bool:
-    """Whether a slice's seconds are those of computing it: what it found in the store cost none."""
-    blocks = _blocks(told).values()
+def _is_whole(told: dict[str, object], *some: str) -> bool:
+    """Whether the seconds of a slice, or of some of its blocks, are those of computing it alone.
+
+    What it found in the store cost none, and what was computed on the same cores at the time is
+    in its provenance ("beside").
+    """
+    blocks = _blocks(told)
+    its = [blocks[name] for name in some or blocks]
     # Two models with the same weights are one evaluation: nearly all is whole.
-    return sum(it["computed"] for it in blocks) >= 0.75 * sum(it["models"] for it in blocks)
+    computed = sum(it["computed"] for it in its) >= 0.75 * sum(it["models"] for it in its)
+    return computed and "beside" not in told
 
 
 def _blocks(told: dict[str, object]) -> dict[str, dict[str, float]]:

@@ -122,9 +122,15 @@ def draw(
     return blocks[:limit]
 
 
-def seconds(block: Block, how: Profile) -> float:
-    """About what a block takes: its part of what its slice took."""
-    return float(block.slice.told()["seconds"]) * len(block.budgets) / len(how.budgets)
+def seconds(blocks: list[Block], how: Profile) -> list[float]:
+    """About what each block takes: its part of what its slice does, by `reference.plan`."""
+    slices = reference.plan(how.name).set_index(["base", "seed", "language"])["seconds"]
+    return [
+        slices[block.slice.base, block.slice.seed, block.slice.language]
+        * len(block.budgets)
+        / len(how.budgets)
+        for block in blocks
+    ]
 
 
 def verify(

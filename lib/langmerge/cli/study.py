@@ -199,7 +199,7 @@ def verify_reference(
     if plan:
         how = profiles.load(profile)
         blocks = verify.draw(verify.check(profile), how, share, draw, limit)
-        took = [verify.seconds(block, how) for block in blocks]
+        took = verify.seconds(blocks, how)
         print_table(
             ("base", "seed", "language", "CT tokens", "minutes"),
             (
@@ -207,7 +207,7 @@ def verify_reference(
                 for block, one, time in zip(blocks, (b.slice for b in blocks), took, strict=True)
             ),
         )
-        typer.echo(f"All files are whole. To compute: about {sum(took) / 60:,.0f} minutes.")
+        typer.echo(f"All files are whole. Minutes to compute: {minutes(sum(took), False)}.")
         return
     found = verify.verify(profile, share, draw, limit, processes)
     _print_verified(found)
