@@ -83,7 +83,7 @@ def test_controls_that_behave_are_said_to(monkeypatch, behaving, tmp_path):
     give(monkeypatch, behaving)
     said = control_checks.page(tmp_path)
     words = {it.claim: it.verdict for it in control_checks.deciding(judged(behaving))}
-    assert words["f11-shuffled-scarce"] == words["f11-ceiling-ties-large"] == "holds"
+    assert words["f0-shuffled-scarce"] == words["f0-ceiling-ties-large"] == "holds"
     wrong = [name for name, word in words.items() if word != "holds"]
     assert wrong == [], "the made-up controls behave"
     assert said.startswith("All 9 checks hold")
@@ -94,7 +94,7 @@ def test_one_that_helps_is_said_before_anything_else(monkeypatch, helping, tmp_p
     give(monkeypatch, helping)
     said = control_checks.page(tmp_path)
     found = {it.claim: it for it in control_checks.deciding(judged(helping))}
-    it = found["f11-shuffled-large"]
+    it = found["f0-shuffled-large"]
     assert it.verdict == "fails" and it.bases == 3
     first, _, *rest = said.splitlines()
     assert first.startswith("Of 9 checks ") and first.endswith(" do not hold:")
@@ -105,13 +105,13 @@ def test_one_that_helps_is_said_before_anything_else(monkeypatch, helping, tmp_p
 def test_what_is_on_one_base_alone_is_judged_there(monkeypatch, behaving):
     give(monkeypatch, behaving)
     by_name = {alone.claim: (alone, three) for alone, three in judged(behaving)}
-    alone, three = by_name["f11-ceiling-ties"]
+    alone, three = by_name["f0-ceiling-ties"]
     assert three.verdict == claims.NOT_TESTED and alone.bases == 1
-    assert by_name["f11-ceiling-ties-large"][1].bases == 3, "there at this budget"
+    assert by_name["f0-ceiling-ties-large"][1].bases == 3, "there at this budget"
     seven = [it for it in control_checks.stated() if "ceiling" not in it.id or "large" in it.id]
     them = claims.judge_all(other_bases.three_bases(), seven)
     assert {name: three for name, (_, three) in by_name.items() if name in them} == them
-    alone, three = by_name["f11-half"]
+    alone, three = by_name["f0-half"]
     assert three.bases == 3 and control_checks.deciding([(alone, three)]) == [three]
 
 
@@ -189,7 +189,7 @@ def text_of(lines):
 
 def test_what_changes_beyond_the_papers_findings_is_named(monkeypatch, behaving):
     give(monkeypatch, behaving)
-    (was, _) = next(pair for pair in judged(behaving) if pair[0].claim == "f11-half")
+    (was, _) = next(pair for pair in judged(behaving) if pair[0].claim == "f0-half")
     now = replace(was, verdict="fails")
     run = behaving[reference.PROFILE]
     monkeypatch.setattr(control_checks.verdicts, "PROFILES", {7: reference.PROFILE, 8: "none"})
@@ -212,7 +212,7 @@ def test_the_bases_own_accuracy_is_over_languages_and_bases(monkeypatch, behavin
 
 def test_every_check_is_of_the_reference_run_and_has_a_rule():
     checks = control_checks.stated()
-    assert {it.finding for it in checks} == {11} and 11 not in claims.FINDINGS
+    assert {it.finding for it in checks} == {0} and 0 not in claims.FINDINGS
     assert not {it.id for it in checks} & {it.id for it in claims.load()}
 
 

@@ -100,7 +100,7 @@ def identity(plan: Profile) -> dict[str, object]:
 
 def beyond(plan: Profile, core: list[Cell], methods: Sequence[str] = BEYOND) -> Iterator[Cell]:
     """The remedies beyond slack, each at its best settings (Chat Vector is one of the controls)."""
-    settings = {method: chosen(plan, method) for method in methods}
+    settings = {method: chosen(plan, method) for method in filter(plan.runs, methods)}
     scaled = settings.pop("scaled_sft", {})
     for cell in core:
         if cell.method == "sft":

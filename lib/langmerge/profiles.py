@@ -145,8 +145,8 @@ class Profile(BaseModel):
     default: dict[str, Settings]
     tuned: dict[str, Settings]
     families: Annotated[list[Family], Once] = []
-    #: The methods that are run, where not all are: CORE, CONTROLS, BASELINES and REPEATED. Base,
-    #: SFT and CT always are.
+    #: The methods that are run, where not all are: CORE, CONTROLS, BEYOND, BASELINES and REPEATED.
+    #: Base, SFT and CT always are.
     only: Annotated[list[str], Once] = []
     #: The CT budgets of methods of the findings that are not run at all of them.
     budgets_of: dict[str, Annotated[list[Positive], Field(min_length=1), Once]] = {}
@@ -174,7 +174,7 @@ class Profile(BaseModel):
         return told
 
     def runs(self, method: str, ct_tokens: int | None = None) -> bool:
-        """Whether a method of the findings, of the baselines or with repeated text is run.
+        """Whether a method of the findings, or of a family that `only` can name some of, is run.
 
         ct_tokens: at this CT budget; None asks whether it is run at any.
         """
@@ -200,7 +200,7 @@ def load(name: str, **overrides: object) -> Profile:
         profile = Profile.model_validate(raw | {"name": name})
     except ValidationError as error:
         raise LangmergeError(f"profile {name}: {readable(error)}") from None
-    methods = (*CORE, *CONTROLS, *BASELINES, *REPEATED)
+    methods = (*CORE, *CONTROLS, *BEYOND, *BASELINES, *REPEATED)
     known = {"task": (profile.tasks, TASKS), "method": (profile.only, methods)}
     for what, (given, there) in known.items():
         for one in given:

@@ -38,6 +38,7 @@ PROFILES = {
     8: "reference-faster",
     9: "reference-replay",
     10: "reference-faster-bases",
+    11: "reference-replay",
 }
 NOTHING = "nothing"
 
