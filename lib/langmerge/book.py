@@ -111,6 +111,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         reference,
         repeated_text,
         status,
+        swapped_layers,
         teaching,
     )
     from langmerge import verdicts as verdicts_page
@@ -126,6 +127,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         "full.md": full_run.page(folder),
         "faster_bases.md": faster_bases.page(folder),
         "repeated_text.md": repeated_text.page(folder),
+        "swapped_layers.md": swapped_layers.page(),
         "larger.md": larger.page(folder),
         "larger_bases.md": larger_bases.page(folder),
         "many_seeds.md": many_seeds.page(folder),

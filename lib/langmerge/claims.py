@@ -50,6 +50,7 @@ FINDINGS = {
     9: ("Replay on other bases", "f9-replay"),
     10: ("Twice the rate on other bases", "f10-saturates"),
     11: ("Swapping layers", "f11-accuracy"),
+    12: ("Swapping layers, text repeated", "f12-replay"),
 }
 #: The findings that are the paper's; the others ask further.
 PAPERS = (1, 2, 3)

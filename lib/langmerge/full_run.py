@@ -9,7 +9,7 @@ showed. What has not been computed is named, and nothing is shown in its place.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -112,9 +112,13 @@ def about(full: Results) -> Iterator[str]:
     yield ""
 
 
-def verdict_table(full: Results) -> Iterator[str]:
-    """The claims that this part decides; those of another part's findings stand there."""
-    findings = [finding for finding, part in verdicts.PROFILES.items() if part == full.profile]
+def verdict_table(full: Results, findings: Sequence[int] = ()) -> Iterator[str]:
+    """The claims that this part decides; those of another part's findings stand there.
+
+    findings: of several that it decides these alone.
+    """
+    its = [finding for finding, part in verdicts.PROFILES.items() if part == full.profile]
+    findings = findings or its
     if not findings:
         return
     yield "| Claim | Effect | 95 % interval | In the lab |"

@@ -104,6 +104,9 @@ LOOKS |= {
         "task arithmetic, text repeated", "#33A02C", "$K$", (0, (9, 2, 2, 2))
     ),
     "ties_mean_repeated": Look("TIES (mean), text repeated", "#5D3A9B", "$T$", (0, (12, 3, 2, 3))),
+    "layer_swapping_repeated": Look(
+        "layer swapping, text repeated", "#00798C", "$Y$", (0, (2, 2, 6, 2))
+    ),
     "restored_sft": Look("lost SFT restored", "#2A9D8F", "$+$", (0, (2, 5))),
     "random_drop": Look("as many lost at random", "#7A7A00", "$?$", (0, (1, 5))),
     "rescaled_ct": Look("CT rescaled before election", "#2166AC", "$\\tau$", (0, (3, 5))),

@@ -56,6 +56,7 @@ REPEATED = {
     "average_repeated": "average",
     "task_arithmetic_repeated": "task_arithmetic",
     "ties_mean_repeated": "ties_mean",
+    "layer_swapping_repeated": "layer_swapping",
 }
 #: What the findings compare beside CORE: controls, and the ceiling in the target language.
 CONTROLS = ("target_sft", "half_sft", "chat_vector", "shuffled_ct", "norm_matched_ct")

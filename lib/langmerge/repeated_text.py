@@ -232,7 +232,7 @@ def _on_bases(run: Results) -> Iterator[str]:
         f"{', '.join(f'{budget:,}' for budget in more.budgets)}."
     )
     yield ""
-    yield from full_run.verdict_table(more)
+    yield from full_run.verdict_table(more, [finding])
     yield outcome_on_bases({it.claim: it for it in claims.judge(more, finding, missing_ok=True)})
     yield ""
     together = reference.joined(reference.like(run, more), more)

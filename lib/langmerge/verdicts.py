@@ -39,6 +39,7 @@ PROFILES = {
     9: "reference-replay",
     10: "reference-faster-bases",
     11: "reference-replay",
+    12: "reference-replay",
 }
 NOTHING = "nothing"
 

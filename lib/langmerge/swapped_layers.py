@@ -1,0 +1,162 @@
+"""The chapter on swapping layers: finding 1 with a merge that the paper does not ask.
+
+Made when the book is built, from committed rows alone: those of ``reference-replay``, four bases on
+which it had not been seen, beside those of ``reference-repeated`` on the first base, and the trials
+by which its settings were chosen (``data/profiles/lab.trials.csv``).
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+import pandas as pd
+
+from langmerge import (
+    claims,
+    full_run,
+    markdown,
+    other_bases,
+    paths,
+    plotting,
+    reference,
+    repeated_text,
+)
+from langmerge.claims import Verdict
+from langmerge.study import Results
+
+FINDING = 11
+METHOD = "layer_swapping"
+#: What stands beside it in the tables.
+BESIDE = ("sft", "ct", "ct_then_sft", "average", "task_arithmetic", "ties_mean", METHOD,
+          "task_arithmetic_repeated", "ct_then_sft_replay", "joint")  # fmt: skip
+MEASURES = {"accuracy": "Accuracy (%)", "bits_per_byte": "Bits per byte"}
+
+
+def page() -> str:
+    """The chapter's generated part."""
+    profile, _ = repeated_text.ON_BASES
+    more, first = other_bases.whole(profile), reference.load(repeated_text.PROFILE)
+    if more is None or first is None:
+        return reference.not_computed(profile if more is None else repeated_text.PROFILE)
+    return "\n".join(_page(more, first)) + "\n"
+
+
+def _page(more: Results, first: Results) -> Iterator[str]:
+    together = reference.joined(reference.like(first, more), more)
+    names = other_bases.names_of(together)
+    yield (
+        f"Bases: {', '.join(more.plan.bases)}. Languages: {len(more.languages)}. Run seeds: "
+        f"{', '.join(map(str, more.seeds))}. CT tokens: "
+        f"{', '.join(f'{budget:,}' for budget in more.budgets)}."
+    )
+    yield ""
+    yield from full_run.verdict_table(more, [FINDING])
+    yield outcome({it.claim: it for it in claims.judge(more, FINDING, missing_ok=True)})
+    yield ""
+    yield from other_bases.each_base(together, names, [FINDING])
+    for metric, called in MEASURES.items():
+        yield from _by_base(together, names, metric)
+        yield (
+            f"{called} at the two scarcest CT budgets, means over languages and run seeds. The "
+            "first base has no part in the claims above."
+        )
+        yield ""
+    yield "## With more text"
+    yield ""
+    for metric, called in MEASURES.items():
+        yield from _by_budget(first, metric)
+        yield (
+            f"{called} on the first base by CT tokens, means over {len(first.languages)} "
+            f"languages and run seeds {' and '.join(map(str, first.seeds))}: description."
+        )
+        yield ""
+    yield "## What is swapped"
+    yield ""
+    yield from _settings_tried(trials())
+
+
+def outcome(judged: dict[str, Verdict]) -> str:
+    """What is said by the rule that was written down before the run (`design-log.md`)."""
+    words = {name.removeprefix("f11-"): it.verdict for name, it in judged.items()}
+    if claims.NOT_TESTED in words.values():
+        return "By the rule that was written down before, nothing is said: a model is missing."
+    if words["accuracy"] == words["language"] == "holds":
+        said = (
+            "the paper's first finding stands in the lab for a merge other than the paper's, "
+            "against the paper's rival"
+        )
+    elif words["accuracy"] == "fails":
+        said = "what the full run shows was its base's, or its three languages'"
+    else:
+        said = "whether this merge is ahead on other bases is open"
+    of_replay = {
+        "holds": "it is a merge that one would use with so little text",
+        "fails": "against the stronger rival, replay, it falls",
+    }.get(words["replay"], "whether it is as good at the tasks as replay is open")
+    return f"By the rule that was written down before, {said}; {of_replay}."
+
+
+def _by_base(together: Results, names: dict[str, str], metric: str) -> Iterator[str]:
+    runs = {called: other_bases.on_bases(together, [found]) for found, called in names.items()}
+    yield from _table(
+        {
+            f"{called} base": lambda method, run=run: full_run.mean_of(
+                run, method, ["tuned", "fixed"], metric, _at(method, run.budgets)
+            )
+            for called, run in runs.items()
+        }
+    )
+
+
+def _by_budget(run: Results, metric: str) -> Iterator[str]:
+    yield from _table(
+        {
+            f"{budget:,}": lambda method, budget=budget: full_run.mean_of(
+                run, method, ["tuned", "fixed"], metric, _at(method, [budget])
+            )
+            for budget in run.budgets
+        }
+    )
+
+
+def _at(method: str, budgets: list[int]) -> list[int]:
+    return [0] if method == "sft" else budgets
+
+
+def _table(columns: dict[str, object]) -> Iterator[str]:
+    """A row a method of `BESIDE` that any column has."""
+    rows = ([plotting.label(it), *(of(it) for of in columns.values())] for it in BESIDE)
+    yield from markdown.table(
+        ["method", *columns], (row for row in rows if any(row[1:])), numbers=True
+    )
+
+
+def trials() -> pd.DataFrame:
+    """The settings that were tried on the development languages, the best first.
+
+    Columns: bottom, top, transition (shares or numbers of layers) and accuracy.
+    """
+    table = pd.read_csv(paths.data() / "profiles/lab.trials.csv").query("method == @METHOD")
+    tried = pd.DataFrame([ast.literal_eval(values) for values in table["values"]])
+    tried["accuracy"] = table["accuracy"].to_numpy()
+    return tried.sort_values("accuracy", ascending=False, ignore_index=True)
+
+
+def _settings_tried(tried: pd.DataFrame) -> Iterator[str]:
+    yield from markdown.table(
+        ["bottom layers of CT (%)", "top layers of CT (%)", "layers averaged at a border",
+         "accuracy (%)"],
+        (
+            [f"{100 * it.bottom:g}", f"{100 * it.top:g}", f"{it.transition:g}",
+             f"{100 * it.accuracy:.1f}"]
+            for it in tried.itertuples()
+        ),
+        numbers=True,
+    )  # fmt: skip
+    yield (
+        "All settings that were tried on the development languages, over all budgets, on the first "
+        "base. The embeddings are the CT model's in each of them, and so is the output matrix, "
+        "which is the same here; the layers between are the SFT model's."
+    )
+    yield ""
