@@ -10,11 +10,15 @@ ADDRESS ?= http://localhost/langmerge/
 
 COMMANDS := book test base tune verify-reference bench kit
 
-.PHONY: $(COMMANDS) reference reference-full languages publish-check doctor clean
+.PHONY: $(COMMANDS) install reference reference-full languages publish-check doctor clean
 .DELETE_ON_ERROR:
 
 $(COMMANDS): $(INSTALLED)
 	@$(BIN) -m langmerge $@ $(ARGS)
+
+# The other targets install too, where it is missing; this one does nothing else.
+install: $(INSTALLED)
+	@echo "Ready: call $(VENV)/bin/langmerge, or 'source $(VENV)/bin/activate' and then langmerge"
 
 # What the Pages workflow publishes, in _build/publish, with everything checked.
 publish-check: book

@@ -221,6 +221,12 @@ def test_an_empty_file_lacks_everything(write):
     assert "seeds: Field required" in complaint(write("mine", ""))
 
 
+@pytest.mark.parametrize("given", ["data/profiles/lab.yaml", "/tmp/mine.yaml", "mine.yaml"])
+def test_a_path_in_place_of_a_name_is_told_where_the_file_goes(given):
+    said = complaint(given)
+    assert "by its name, not by a path" in said and "NAME.yaml" in said
+
+
 def test_a_file_in_another_encoding_is_named(write, tmp_path):
     write("mine", "")
     (tmp_path / "profiles" / "mine.yaml").write_bytes("seeds: [1]  # é".encode("latin-1"))

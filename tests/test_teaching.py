@@ -181,7 +181,7 @@ def test_the_expected_numbers_are_those_that_were_put_in():
         ("CT-then-SFT", high, 75),
         ("TIES (mean)", low, 62),
         ("TIES (mean) less CT-then-SFT", high, -25),
-        ("TIES-SV less itself without slack", high, 17),
+        ("TIES with slack less itself without slack", high, 17),
         (teaching.DISCARDED, high, 30),
     ):
         assert found[what, tokens] == pytest.approx(truth, abs=8), (what, tokens)

@@ -170,5 +170,5 @@ def test_a_rule_is_told_with_its_bound(stated):
 def test_the_readme_says_what_the_reference_run_says():
     readme = (paths.checkout() / "README.md").read_text(encoding="utf-8")
     others = filter(None, (run.headline() for run in (many_seeds, other_bases, larger_bases)))
-    for line in (*book.headlines(reference.load()), *others, *book.beyond()):
+    for line in (*book.in_short(), *book.headlines(reference.load()), *others, *book.beyond()):
         assert line in readme.splitlines(), f"README.md should say: {line}"

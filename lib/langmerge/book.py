@@ -201,7 +201,7 @@ def answer(results: dict[str, Any], folder: Path) -> str:
     fig = plotting.accuracy_against_tokens(found, methods=HEADLINE_METHODS)
     plotting.save(fig, folder / "answer.png")
     many = reference.load()
-    said = headlines(found, name) if many is None else headlines(many)
+    said = headlines(found, name) if many is None else [*in_short(), *headlines(many)]
     said += ["", *other_runs(), *beyond(), ""]
     caption = (
         f"Accuracy on tasks in {name} against tokens of continual pre-training: the usual way, "
@@ -218,6 +218,29 @@ def answer(results: dict[str, Any], folder: Path) -> str:
         *said,
     ]
     return "\n".join(lines) + "\n"
+
+
+def in_short() -> list[str]:
+    """What the runs on several bases say of the paper's findings, as one line and an empty one.
+
+    Empty without their rows.
+    """
+    from langmerge import claims, larger, larger_bases, other_bases
+
+    small, sizes = other_bases.all_bases(), larger_bases.runs()
+    if small is None or sizes is None:
+        return []
+    words = []
+    for run in (small, sizes[-1]):
+        judged = {it.claim: it.verdict for it in other_bases.judge(run)}
+        words.append([judged[claims.FINDINGS[number][1]] for number in claims.PAPERS])
+    titles = [claims.FINDINGS[number][0] for number in claims.PAPERS]
+    told = "; ".join(
+        f"{title[0].lower()}{title[1:]}: **{one}**, and **{other}** in models of "
+        f"{larger.times()} times the size"
+        for title, one, other in zip(titles, *words, strict=True)
+    )
+    return [f"In short, by the runs on several bases, which are the ones to go by: {told}.", ""]
 
 
 def headlines(

@@ -95,7 +95,7 @@ def build(
     )
     found = _sources(results)
     manifest = _manifest(language, profile, results, found)
-    target = out or paths.home() / "kits" / f"kit-{language}-{profile}.zip"
+    target = out or _folder() / f"kit-{language}-{profile}.zip"
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -243,10 +243,18 @@ def _note(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
+def _folder() -> Path:
+    """Where kits lie."""
+    return paths.home() / "kits"
+
+
 def _digest_of(path: Path, expected: str | None) -> str:
     """The file's SHA-256, once it is the expected one."""
     if not path.is_file():
-        raise LangmergeError(f"no kit at {path}: give the file that `langmerge kit` wrote")
+        raise LangmergeError(
+            f"no kit at {path}: give the file that `langmerge kit` wrote (into {_folder()}, "
+            "unless it was told otherwise)"
+        )
     if expected is None and _note(path).is_file():
         expected = (_note(path).read_text(encoding="utf-8").split() or [""])[0]
     digest = sha256(path)

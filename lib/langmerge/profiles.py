@@ -233,10 +233,16 @@ def _check_budgets_of(name: str, method: str, budgets: list[int], whole: list[in
 
 
 def _read(name: str, seen: tuple[str, ...] = ()) -> dict:
-    path = paths.find("profiles", name) if Path(str(name)).name == name else None
+    given = Path(str(name))
+    path = paths.find("profiles", name) if given.name == name else None
     if path is None:
         where = f" that {seen[-1]} extends" if seen else ""
         known = nearest(str(name), paths.names("profiles"))
+        if given.suffix or given.name != str(name):
+            known = (
+                "a profile is given by its name, not by a path: put the file as NAME.yaml into "
+                f"{paths.home() / 'profiles'} and give NAME. {known}"
+            )
         raise LangmergeError(f"no profile {name!r}{where}: {known}")
     if name in seen:
         raise LangmergeError(f"{path}: `extends` goes in a circle: {' -> '.join((*seen, name))}")

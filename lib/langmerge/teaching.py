@@ -25,7 +25,10 @@ DISCARDED = "SFT that TIES discards"
 #: Differences in points of accuracy: name, minuend, subtrahend, each a method with its setting.
 DIFFERENCES = {
     "TIES (mean) less CT-then-SFT": (("ties_mean", "tuned"), ("ct_then_sft", "tuned")),
-    "TIES-SV less itself without slack": (("ties_sv", "tuned"), ("ties_sv", "without slack")),
+    "TIES with slack less itself without slack": (
+        ("ties_sv", "tuned"),
+        ("ties_sv", "without slack"),
+    ),
 }
 
 
