@@ -247,7 +247,8 @@ plotting.table(wide.reset_index().rename_axis(columns=None), name="differences")
 #
 # One language is one draw. The *reference run* asks the same of many, real and generated, and
 # ships with its answers; `langmerge reference --plan` says what it consists of. Thin lines are its
-# languages; the run of this page is drawn over them.
+# languages; the run of this page is drawn over them, with bars over its run seeds (with few of
+# them they are long; those of the figure above are over test items).
 
 # %%
 others = other_languages.gather(results, finding=1)
@@ -266,6 +267,9 @@ figure(**others.by_language("fig-across-1-XXlangXX"))
 
 # %% tags=["hide-input"]
 others.pooled()
+
+# %% tags=["hide-input"]
+others.notes()
 
 # %% [markdown]
 # Does the effect depend on the kind of language? Means over the languages of a kind, with 95 %

@@ -109,6 +109,10 @@ figure(
 # A *task vector* is what training changed in a model. TIES keeps the largest entries of each
 # vector, adds the two, and lets the sign of the sum decide: where the two disagree, the smaller
 # entry is thrown away. Below are the tensors of the first layer, with the first seed's experts.
+#
+# Here, and in solutions 1, 3 and 4, both vectors weigh alike and are trimmed by the parameter
+# `density`; the figures and the table of losses are of TIES as it was tuned, so that their shares
+# are others. In tables layers count from 0 and the embedding is −1; the figure counts from 1.
 
 # %%
 first_ct = results.model("ct", largest)
@@ -190,7 +194,8 @@ plotting.table(statistics.comparison(results, METHODS, ["tuned", "fixed"]), name
 # ## In other languages
 #
 # One language is one draw, so the *reference run* asks the same of many. Thin lines are its
-# languages; the run of this page is drawn over them.
+# languages; the run of this page is drawn over them, with bars over its run seeds (with few of
+# them they are long; those of the figure above are over test items).
 
 # %%
 others = other_languages.gather(results, finding=2)
@@ -209,6 +214,9 @@ figure(**others.by_language("fig-across-2-XXlangXX"))
 
 # %% tags=["hide-input"]
 others.pooled()
+
+# %% tags=["hide-input"]
+others.notes()
 
 # %% [markdown]
 # Does the effect depend on the kind of language? Means over the languages of a kind, with 95 %

@@ -106,8 +106,13 @@ pd.DataFrame(
 # ## The run
 #
 # Besides the frozen settings, slack is swept at the settings of plain TIES, so that nothing
-# but slack differs along a curve. The last argument takes elections of your own: a function of
-# the two trimmed, weighted vectors of one tensor that returns a sign for every entry. The one
+# but slack differs along a curve. In the tables *tuned* settings were chosen on the development
+# languages, *default* ones were not, *fixed* means that there is nothing to choose, and *without
+# slack* is TIES with slack at its own settings and a slack of zero: that is what the claim on the
+# slack variable compares it with, and not plain TIES, which has other settings.
+#
+# The last argument takes elections of your own: a function of the two trimmed, weighted vectors
+# of one tensor that returns a sign for every entry. The one
 # below lets SFT win wherever its entry is among the larger half of the SFT vector.
 
 
@@ -208,7 +213,8 @@ plotting.table(statistics.comparison(results, METHODS, SETTINGS), name="numbers"
 # ## In other languages
 #
 # One language is one draw, so the *reference run* asks the same of many. Thin lines are its
-# languages; the run of this page is drawn over them.
+# languages; the run of this page is drawn over them, with bars over its run seeds (with few of
+# them they are long; those of the figure above are over test items).
 
 # %%
 others = other_languages.gather(results, finding=3)
@@ -227,6 +233,9 @@ figure(**others.by_language("fig-across-3-XXlangXX"))
 
 # %% tags=["hide-input"]
 others.pooled()
+
+# %% tags=["hide-input"]
+others.notes()
 
 # %% [markdown]
 # Does the effect depend on the kind of language? Means over the languages of a kind, with 95 %

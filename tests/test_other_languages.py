@@ -1,13 +1,14 @@
 """A finding in other languages: what is drawn and said is what the runs hold."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import synthetic
 
-from langmerge import languages, other_languages, paths, plotting, reference, statistics
+from langmerge import claims, languages, other_languages, paths, plotting, reference, statistics
 from langmerge.notebook import LANGUAGE_TOKEN
 
 LANGUAGES = ("tam_Taml", "ben_Beng", "zzz_0002", "zzz_0003")
@@ -83,6 +84,20 @@ def test_every_view_is_a_figure_with_words(others, number):
         assert len(shown["alt"]) > 60 and "nan" not in shown["alt"].lower()
     html = others[number].kinds().to_html() + others[number].pooled().to_html()
     assert "4 languages of 2 seeds" in html
+
+
+def test_what_a_pooled_verdict_does_not_say_stands_under_it(others, monkeypatch, mine):
+    assert others[2].notes() is None, "the words say all"
+    judge = claims.judge
+
+    def noted(run, finding):
+        return [replace(it, note=f"{it.claim} is odd.") for it in judge(run, finding)]
+
+    monkeypatch.setattr(claims, "judge", noted)
+    names = [it.id for it in claims.load() if it.finding == 2]
+    assert others[2].notes().data.splitlines() == [f"- `{it}`: {it} is odd." for it in names]
+    monkeypatch.setattr(reference, "load", lambda: None)
+    assert other_languages.gather(mine, 2).notes() is None
 
 
 def test_a_rank_correlation_is_spearmans(others):

@@ -13,6 +13,7 @@ from itertools import islice
 
 import numpy as np
 import pandas as pd
+from IPython.display import Markdown
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
@@ -99,6 +100,12 @@ class Others:
         if self.many is None:
             return None
         return claims.styled(claims.judge(self.many, self.finding), f"pooled-{self.finding}")
+
+    def notes(self) -> Markdown | None:
+        """What the words of the reference run's verdicts do not say; None without any of it."""
+        judged = [] if self.many is None else claims.judge(self.many, self.finding)
+        said = [f"- `{it.claim}`: {it.note}" for it in judged if it.note]
+        return Markdown("\n".join(said)) if said else None
 
     def kinds(self) -> Styler | None:
         """Mean effects of kinds of languages as a table; None without a reference run."""
