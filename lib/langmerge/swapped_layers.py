@@ -25,11 +25,13 @@ from langmerge import (
 from langmerge.claims import Verdict
 from langmerge.study import Results
 
-FINDING = 11
+#: The findings that the run decides here: with the text read once, and again.
+ONCE, AGAIN = 11, 12
 METHOD = "layer_swapping"
 #: What stands beside it in the tables.
 BESIDE = ("sft", "ct", "ct_then_sft", "average", "task_arithmetic", "ties_mean", METHOD,
-          "task_arithmetic_repeated", "ct_then_sft_replay", "joint")  # fmt: skip
+          "ct_then_sft_repeated", "task_arithmetic_repeated", f"{METHOD}_repeated",
+          "ct_then_sft_replay", "joint")  # fmt: skip
 MEASURES = {"accuracy": "Accuracy (%)", "bits_per_byte": "Bits per byte"}
 
 
@@ -51,10 +53,19 @@ def _page(more: Results, first: Results) -> Iterator[str]:
         f"{', '.join(f'{budget:,}' for budget in more.budgets)}."
     )
     yield ""
-    yield from full_run.verdict_table(more, [FINDING])
-    yield outcome({it.claim: it for it in claims.judge(more, FINDING, missing_ok=True)})
+    for finding, said, heading in (
+        (ONCE, outcome, ""),
+        (AGAIN, outcome_again, "## With the text read again"),
+    ):
+        if heading:
+            yield heading
+            yield ""
+        yield from full_run.verdict_table(more, [finding])
+        yield said({it.claim: it for it in claims.judge(more, finding, missing_ok=True)})
+        yield ""
+        yield from other_bases.each_base(together, names, [finding])
+    yield "## Beside the others"
     yield ""
-    yield from other_bases.each_base(together, names, [FINDING])
     for metric, called in MEASURES.items():
         yield from _by_base(together, names, metric)
         yield (
@@ -95,6 +106,24 @@ def outcome(judged: dict[str, Verdict]) -> str:
         "fails": "against the stronger rival, replay, it falls",
     }.get(words["replay"], "whether it is as good at the tasks as replay is open")
     return f"By the rule that was written down before, {said}; {of_replay}."
+
+
+def outcome_again(judged: dict[str, Verdict]) -> str:
+    """The same of text that is read again."""
+    words = {name.removeprefix("f12-"): it.verdict for name, it in judged.items()}
+    if claims.NOT_TESTED in words.values():
+        return "By the rule that was written down before, nothing is said: a model is missing."
+    if words["replay"] == words["replay-language"] == "holds":
+        said = "there is a merge in the lab that one would use with so little text"
+    elif words["replay"] == "fails":
+        said = "replay stays ahead of every merge"
+    else:
+        said = "whether it is as good as replay is open"
+    first = {
+        "holds": "stands for this merge in the form that one would practise",
+        "fails": "does not stand for this merge where both read again",
+    }.get(words["ct-then-sft"], "is open for this merge where both read again")
+    return f"By the rule that was written down before, {said}; the first finding {first}."
 
 
 def _by_base(together: Results, names: dict[str, str], metric: str) -> Iterator[str]:
