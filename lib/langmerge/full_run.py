@@ -141,7 +141,7 @@ def _remedies(full: Results, folder: Path) -> Iterator[str]:
         "full-remedies",
         fig,
         "Remedies as tuned: mean over the languages (dots). Intervals over so few would hide it; "
-        "the claims above have theirs.",
+        "the claims above have theirs. Chat Vector is task arithmetic as it was tuned.",
     )
     yield from markdown.table(
         ["method", "tuned", "untuned", "bits per byte, tuned", "untuned"],

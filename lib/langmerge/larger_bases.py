@@ -115,6 +115,7 @@ def _page(
             _drawn(small, together, compared),
             {what: _effect(together, claim) for claim, what in compared.items()},
             "larger bases together",
+            "bases",
         ),
         "Effects by size: a large mark is the mean over the bases of a size, a small one a base. "
         "The black line is the 95 % interval of the larger bases that decides, the wider of those "

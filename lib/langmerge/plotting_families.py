@@ -68,6 +68,8 @@ AXES = {
     "variant, sum": "TIES variant, sum, weights 1",
     "combine": "what agrees is merged by",
 }
+#: Up to so many points a map of effects has a decimal: a rounded zero may be half a point.
+FINE = 3.0
 #: Colour and marker of one base after another.
 BASES = (
     ("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "v"), ("#56B4E9", "P"),
@@ -168,7 +170,7 @@ def sweep(results: Results, name: str) -> Figure:
     accuracy = rows[rows["task"].isin(results.tasks)]
     both = [accuracy, rows[rows["metric"] == "bits_per_byte"]]
     for ax, its in zip(axes, both, strict=True):
-        _sweep_lines(ax, its, order)
+        _sweep_lines(ax, its, order, isinstance(SWEEPS[name][2][0], float))
         ax.set_xlabel(AXES[name])
         if not isinstance(SWEEPS[name][2][0], float):
             ax.tick_params(axis="x", rotation=15)
@@ -186,7 +188,8 @@ def sweep(results: Results, name: str) -> Figure:
     )
 
 
-def _sweep_lines(ax: Axes, rows: pd.DataFrame, order: Sequence[str]) -> None:
+def _sweep_lines(ax: Axes, rows: pd.DataFrame, order: Sequence[str], joined: bool) -> None:
+    """A mark a setting and budget, with lines between where settings are numbers."""
     places = {setting: index for index, setting in enumerate(order)}
     budgets = sorted(rows["ct_tokens"].unique())
     shades = sns.color_palette("viridis_r", len(budgets) + 1)[1:]
@@ -197,7 +200,7 @@ def _sweep_lines(ax: Axes, rows: pd.DataFrame, order: Sequence[str]) -> None:
         colour = mpl.colors.to_hex(shade)
         ax.plot(
             range(len(order)), mean, color=colour, marker="os^DvPX*"[index % 8],
-            label=_tokens(budget),
+            linestyle="solid" if joined else "none", label=_tokens(budget),
         )  # fmt: skip
         _dots(ax, each["setting"].map(places), each["value"], colour)
     ax.set_xticks(range(len(order)), ["∞" if one == "inf" else one for one in order])
@@ -207,7 +210,8 @@ def _sweep_lines(ax: Axes, rows: pd.DataFrame, order: Sequence[str]) -> None:
 def regimes(effects: pd.DataFrame, arms: Sequence[str]) -> Figure:
     """Where each finding holds: effects by CT tokens and arm, a panel an effect, two in a row.
 
-    effects: as `regime_effects` gives. Cells are means over the languages, in points.
+    effects: as `regime_effects` gives. Cells are means over the languages, in points, and each
+    panel has colours of its own.
     """
     panels = list(dict.fromkeys(effects["effect"]))
     rows = (len(panels) + 1) // 2
@@ -220,7 +224,7 @@ def regimes(effects: pd.DataFrame, arms: Sequence[str]) -> Figure:
         limit = max(1.0, float(np.nanmax(np.abs(grid.to_numpy()))))
         sns.heatmap(
             grid, ax=ax, vmin=-limit, vmax=limit, cmap="PuOr", fmt="",
-            annot=grid.map(lambda value: f"{round(value):d}".replace("-", "−")),
+            annot=grid.map(lambda value, small=limit < FINE: _rounded(value, small)),
             linewidths=0.5, cbar_kws={"label": "points"},
             xticklabels=[_tokens(at) for at in grid.columns],
         )  # fmt: skip
@@ -235,6 +239,11 @@ def regimes(effects: pd.DataFrame, arms: Sequence[str]) -> Figure:
         fig,
         f"Effects in points by arm, from the smallest to the largest CT budget. {'. '.join(told)}.",
     )
+
+
+def _rounded(points: float, finely: bool) -> str:
+    digits = 1 if finely else 0
+    return f"{round(points, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def regime_effects(results: Results, arms: Sequence[str], now: str) -> pd.DataFrame:
@@ -417,26 +426,33 @@ def effect_by_expert(points: pd.DataFrame) -> Figure:
 
 @mpl.rc_context(STYLE)
 def effects_by_base(
-    effects: pd.DataFrame, pooled: Mapping[str, statistics.Effect], together: str = "all bases"
+    effects: pd.DataFrame,
+    pooled: Mapping[str, statistics.Effect],
+    together: str = "all bases",
+    each_is: str = "base",
 ) -> Figure:
     """What each claim's effect is on each base, its run seeds apart, and over all bases.
 
     effects: columns what (of a claim, in words), base (its name), seed, effect (a share). pooled:
     the effect over all bases with the interval that decides, by `what`, in the order of the rows.
-    together: what these bases are called.
+    together: what these bases are called. each_is: what the name of one is followed by.
     """
     names = list(dict.fromkeys(effects["base"]))
+    # The first base has the first look, and keeps it for itself where it is not drawn.
+    first = 0 if "first" in names else 1
+    looks = dict(zip(names, itertools.islice(itertools.cycle(BASES), first, None), strict=False))
     fig, (ax,) = _figure(7.2, 1.2 + (0.2 + 0.14 * len(names)) * len(pooled))
     told = []
     for row, (what, mean) in enumerate(pooled.items()):
         its = effects[effects["what"] == what]
-        for index, (base, (colour, marker)) in enumerate(
-            zip(names, itertools.cycle(BASES), strict=False)
-        ):
+        for index, base in enumerate(names):
+            colour, marker = looks[base]
             values = 100 * its.loc[its["base"] == base, "effect"]
             at = row + 0.8 * (index + 1) / (len(names) + 1)
             ax.plot(values, [at] * len(values), marker, color=colour, markersize=3, alpha=0.6)
-            ax.plot(values.mean(), at, marker, color=colour, markersize=7, label=f"{base} base")
+            ax.plot(
+                values.mean(), at, marker, color=colour, markersize=7, label=f"{base} {each_is}"
+            )
         ax.plot([100 * mean.low, 100 * mean.high], [row, row], color="black", linewidth=1.5)
         ax.plot(100 * mean.estimate, row, "D", color="black", markersize=5, label=together)
         each = its.groupby("base", sort=False, observed=True)["effect"].mean()

@@ -339,8 +339,13 @@ def _packed(
     """A slice's files, without what its folder or another column says, as small as they go."""
     steps = (items["margin"] / MARGIN_STEP).round().clip(-127, 127)
     numbers = items[["answer", "prediction"]].astype("int8")
+    scores = {False: rows, True: english}
+    scores = {
+        which: its.assign(stderr=its["stderr"].where(its["stderr"] != _stderr(its)))
+        for which, its in scores.items()
+    }
     frames = {
-        "rows": pd.concat([rows.assign(english=False), english.assign(english=True)]),
+        "rows": pd.concat([its.assign(english=which) for which, its in scores.items()]),
         "items": items.assign(margin=steps.astype("int8"), **numbers)[list(_ITEMS)],
         "diagnostics": diagnostics[list(_DIAGNOSTICS)],
     }
@@ -430,6 +435,7 @@ def _whole(name: str, one: Slice) -> pd.DataFrame:
     """A frame as `_packed` had it, without what the folder says."""
     if name in ("rows", "english"):
         found = _read(one.folder / "rows.parquet")
+        found["stderr"] = found["stderr"].fillna(_stderr(found))
         return found[found.pop("english") == (name == "english")].reset_index(drop=True)
     found = _read(one.folder / f"{name}.parquet")
     if name == "items":
@@ -438,6 +444,13 @@ def _whole(name: str, one: Slice) -> pd.DataFrame:
         margin = found["margin"].astype(np.float32) * MARGIN_STEP
         return found.assign(margin=margin, correct=found["prediction"] == found["answer"])
     return found.assign(kept_sft=found["n"] - found["trimmed_sft"] - found["outvoted_sft"])
+
+
+def _stderr(rows: pd.DataFrame) -> pd.Series:
+    """The standard error of an accuracy, as evaluations keep it; NaN for text."""
+    n = rows["n"].where(rows["metric"] == "accuracy")
+    share = (rows["value"] * n).round() / n
+    return np.sqrt(share * (1 - share) / n).round(15)
 
 
 def _read(path: Path) -> pd.DataFrame:
