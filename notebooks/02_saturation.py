@@ -110,7 +110,7 @@ figure(
 # vector, adds the two, and lets the sign of the sum decide: where the two disagree, the smaller
 # entry is thrown away. Below are the tensors of the first layer, with the first seed's experts.
 #
-# Here, and in solutions 1, 3 and 4, both vectors weigh alike and are trimmed by the parameter
+# Here, and in exercises 1, 3 and 4, both vectors weigh alike and are trimmed by the parameter
 # `density`; the figures and the table of losses are of TIES as it was tuned, so that their shares
 # are others. In tables layers count from 0 and the embedding is −1; the figure counts from 1.
 

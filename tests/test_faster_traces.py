@@ -83,6 +83,15 @@ def test_a_fall_far_out_is_told_on_the_base_that_has_it(given, tmp_path):
     assert " to ".join(ends) in row
 
 
+def test_where_nothing_lies_outside_that_is_said(given):
+    alike, traced = given
+    found = other_traces.effects(alike, traced, faster_bases.DRAWN)
+    inside = found.assign(low=found["mean"] - 9, high=found["mean"] + 9)
+    said = other_traces.outside(inside, ["scant", "ample"])
+    assert said.startswith(f"None of the {len(found)} effects lies outside")
+    assert "on `scant` or `ample`" in said
+
+
 def test_the_map_has_every_trace_at_both_rates(given, tmp_path):
     alike, traced = given
     effects, order = faster_traces.regimes(alike, traced)

@@ -149,8 +149,14 @@ def outlying(found: pd.DataFrame, names: list[str]) -> dict[str, list[str]]:
 
 def outside(found: pd.DataFrame, names: list[str]) -> str:
     """What is said by the rule that was written down before the bases were trained."""
-    said = []
-    for name, out in outlying(found, names).items():
+    said, far = [], outlying(found, names)
+    if not any(far.values()):
+        return (
+            f"None of the {len(found)} effects lies outside what one more base of the usual trace "
+            f"would give, on {' or '.join(f'`{name}`' for name in names)}. By the rule that was "
+            "written down before, none can be told from another base's."
+        )
+    for name, out in far.items():
         what = f"{len(out)} ({'; '.join(out)})" if out else "none"
         said.append(f"{what} of {len(found)} on the base `{name}`")
     return (
