@@ -38,7 +38,6 @@ PROFILES = (
     "reference-faster-traces",
     "reference-large",
     "reference-larger",
-    "reference-larger-layers",
 )
 #: Digits of a hash that a table has.
 DIGITS = 12
