@@ -20,6 +20,8 @@ LIKE = {
     "average_repeated": "average",
     "task_arithmetic_repeated": "task_arithmetic",
     "ties_mean_repeated": "ct_then_sft",
+    "layer_swapping": "average",
+    "layer_swapping_repeated": "average",
 }
 
 

@@ -225,7 +225,8 @@ def in_short() -> list[str]:
 
     Empty without their rows.
     """
-    from langmerge import claims, larger, larger_bases, other_bases
+    from langmerge import claims, larger, larger_bases, other_bases, reference, swapped_layers
+    from langmerge import verdicts as verdicts_page
 
     small, sizes = other_bases.all_bases(), larger_bases.runs()
     if small is None or sizes is None:
@@ -240,7 +241,15 @@ def in_short() -> list[str]:
         f"{larger.times()} times the size"
         for title, one, other in zip(titles, *words, strict=True)
     )
-    return [f"In short, by the runs on several bases, which are the ones to go by: {told}.", ""]
+    said = f"In short, by the runs on several bases, which are the ones to go by: {told}."
+    swapped = reference.load(verdicts_page.PROFILES[swapped_layers.ONCE])
+    if swapped is not None:
+        first, *_ = claims.judge(swapped, swapped_layers.ONCE, missing_ok=True)
+        said += (
+            " A merge that the paper does not ask, swapping layers, is better than CT-then-SFT "
+            f"where text is scarce: **{first.verdict}** ({swapped_layers.ONCE})."
+        )
+    return [said, ""]
 
 
 def headlines(

@@ -32,7 +32,7 @@ ON_BASES = ("reference-replay", 9)
 RIVALS = ("ct_then_sft_replay", "joint")
 #: What the figure draws; averaging and task arithmetic without repeated text are in the tables.
 DRAWN = (*RIVALS, *REPEATED, "ct_then_sft", "ties_mean")
-ONCE = ("sft", "ct", "ct_then_sft", "average", "task_arithmetic", "ties_mean")
+ONCE = ("sft", "ct", "ct_then_sft", "average", "task_arithmetic", "ties_mean", "layer_swapping")
 
 
 def page(folder: Path) -> str:
