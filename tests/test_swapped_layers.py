@@ -18,8 +18,7 @@ from langmerge import (
 )
 
 CODES = ("tam_Taml", "ben_Beng", "swh_Latn", "eus_Latn")
-HASHES = {"base": "0badcafe", "second": "00000002", "third": "00000003", "fourth": "00000004",
-          "large-sixth": "00000016", "large-seventh": "00000017"}  # fmt: skip
+HASHES = {"base": "0badcafe", "second": "00000002", "third": "00000003", "fourth": "00000004"}
 PROFILE, _ = repeated_text.ON_BASES
 METHODS = {
     "layer_swapping": (0.72, 0.45),
@@ -31,7 +30,6 @@ METHODS = {
 
 def one_base(name, levels):
     profile = repeated_text.PROFILE if name == "base" else PROFILE
-    profile = swapped_layers.LARGER if name.startswith("large") else profile
     with pytest.MonkeyPatch.context() as patch:
         for method, (accuracy, bits) in levels.items():
             patch.setitem(synthetic.METHODS, method, "tuned")
@@ -46,10 +44,9 @@ def one_base(name, levels):
 
 @pytest.fixture(scope="module")
 def runs():
-    first, second, third, fourth, *large = (one_base(name, METHODS) for name in HASHES)
+    first, second, third, fourth = (one_base(name, METHODS) for name in HASHES)
     more = reference.joined(reference.joined(second, third), fourth)
-    larger_ones = reference.joined(*large)
-    return {repeated_text.PROFILE: first, PROFILE: more, swapped_layers.LARGER: larger_ones}
+    return {repeated_text.PROFILE: first, PROFILE: more}
 
 
 @pytest.fixture
@@ -101,7 +98,7 @@ def test_what_is_said_follows_the_rule(runs, tell, prefix, changed, words):
 def test_the_tables_have_what_the_runs_have(runs, said):
     lines = said.splitlines()
     heads = [line for line in lines if line.startswith("| method | ")]
-    assert [line.count("base") for line in heads] == [4, 4, 0, 0, 2, 2], "both metrics, thrice"
+    assert [line.count("base") for line in heads] == [4, 4, 0, 0], "both metrics, twice"
     name = plotting.label("layer_swapping")
     rows = [line.split(" | ") for line in lines if line.startswith(f"| {name} |")]
     its = runs[repeated_text.PROFILE].rows
@@ -111,20 +108,6 @@ def test_the_tables_have_what_the_runs_have(runs, said):
     largest = its[its["ct_tokens"] == max(its["ct_tokens"])]["value"].mean()
     assert rows[2][-1] == f"{100 * largest:.1f} |"
     assert not any(line.startswith("| CT and SFT in one run") for line in lines), "not in these"
-
-
-def test_larger_bases_are_judged_by_the_same_rules(runs, said, monkeypatch):
-    (_, part) = said.split("## In larger models")
-    run = runs[swapped_layers.LARGER]
-    for finding in (swapped_layers.ONCE, swapped_layers.AGAIN):
-        for it in claims.judge(run, finding):
-            assert it.bases == 2
-            row = f"| {it.statement} | {claims.effect(it)} | {it.bounds()} | **{it.verdict}** |"
-            assert row in part
-    monkeypatch.setitem(runs, swapped_layers.LARGER, None)
-    without = swapped_layers.page()
-    assert "## In larger models" not in without
-    assert without.startswith(said.split("## In larger models")[0])
 
 
 def test_the_trials_are_those_of_the_search():

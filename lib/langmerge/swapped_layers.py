@@ -15,7 +15,6 @@ import pandas as pd
 from langmerge import (
     claims,
     full_run,
-    larger,
     markdown,
     other_bases,
     paths,
@@ -29,8 +28,6 @@ from langmerge.study import Results
 #: The findings that the run decides here: with the text read once, and again.
 ONCE, AGAIN = 11, 12
 METHOD = "layer_swapping"
-#: The same on larger bases.
-LARGER = "reference-larger-layers"
 #: What stands beside it in the tables.
 BESIDE = ("sft", "ct", "ct_then_sft", "average", "task_arithmetic", "ties_mean", METHOD,
           "ct_then_sft_repeated", "task_arithmetic_repeated", f"{METHOD}_repeated",
@@ -85,32 +82,9 @@ def _page(more: Results, first: Results) -> Iterator[str]:
             f"languages and run seeds {' and '.join(map(str, first.seeds))}: description."
         )
         yield ""
-    yield from _larger()
     yield "## What is swapped"
     yield ""
     yield from _settings_tried(trials())
-
-
-def _larger() -> Iterator[str]:
-    """Both findings' claims on larger bases; nothing without their rows."""
-    run = other_bases.whole(LARGER)
-    if run is None:
-        return
-    yield "## In larger models"
-    yield ""
-    names = other_bases.names_of(run)
-    yield (
-        f"Bases of {larger.times()} times the size: {', '.join(names.values())}. Languages: "
-        f"{len(run.languages)}. Run seeds: {', '.join(map(str, run.seeds))}. CT tokens: "
-        f"{', '.join(f'{budget:,}' for budget in run.budgets)}. Nothing was tuned for this size."
-    )
-    yield ""
-    yield from full_run.verdict_table(run, [ONCE, AGAIN])
-    yield from other_bases.each_base(run, names, [ONCE, AGAIN])
-    for metric, called in MEASURES.items():
-        yield from _by_base(run, names, metric)
-        yield f"{called} at the two scarcest CT budgets, means over languages."
-        yield ""
 
 
 def outcome(judged: dict[str, Verdict]) -> str:
