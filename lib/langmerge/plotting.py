@@ -105,7 +105,7 @@ LOOKS |= {
     ),
     "ties_mean_repeated": Look("TIES (mean), text repeated", "#5D3A9B", "$T$", (0, (12, 3, 2, 3))),
     "layer_swapping_repeated": Look(
-        "layer swapping, text repeated", "#00798C", "$Y$", (0, (2, 2, 6, 2))
+        "layer swapping, text repeated", "#C1121F", "$Y$", (0, (2, 2, 6, 2))
     ),
     "restored_sft": Look("lost SFT restored", "#2A9D8F", "$+$", (0, (2, 5))),
     "random_drop": Look("as many lost at random", "#7A7A00", "$?$", (0, (1, 5))),
