@@ -318,7 +318,10 @@ def folder_of(name: str) -> Path:
             )
         there = [path.name for path in (paths.home() / "bases").glob("*")]
         there += [path.parent.name for path in _further().glob("*/base.json")]
-        raise LangmergeError(f"no base {name!r}: {nearest(name, ['base', *there])}")
+        raise LangmergeError(
+            f"no base {name!r}: {nearest(name, ['base', *there])}. `langmerge base --name {name}` "
+            "trains a new one, from the seed and recipe that you give."
+        )
     return folder
 
 
