@@ -244,7 +244,8 @@ def in_short() -> list[str]:
     said = f"In short, by the runs on several bases, which are the ones to go by: {told}."
     swapped = reference.load(verdicts_page.PROFILES[swapped_layers.ONCE])
     if swapped is not None:
-        first, *_ = claims.judge(swapped, swapped_layers.ONCE, missing_ok=True)
+        judged = claims.judge(swapped, swapped_layers.ONCE, missing_ok=True)
+        (first,) = (it for it in judged if it.claim == claims.FINDINGS[swapped_layers.ONCE][1])
         said += (
             " A merge that the paper does not ask, swapping layers, is better than CT-then-SFT "
             f"where text is scarce: **{first.verdict}** ({swapped_layers.ONCE})."
