@@ -32,6 +32,8 @@ METHOD = "layer_swapping"
 BESIDE = ("sft", "ct", "ct_then_sft", "average", "task_arithmetic", "ties_mean", METHOD,
           "ct_then_sft_repeated", "task_arithmetic_repeated", f"{METHOD}_repeated",
           "ct_then_sft_replay", "joint")  # fmt: skip
+#: Of a table's columns, by their heads: the rows, and at which budgets.
+Columns = dict[str, tuple[Results, list[int]]]
 MEASURES = {"accuracy": "Accuracy (%)", "bits_per_byte": "Bits per byte"}
 
 
@@ -47,6 +49,11 @@ def page() -> str:
 def _page(more: Results, first: Results) -> Iterator[str]:
     together = reference.joined(reference.like(first, more), more)
     names = other_bases.names_of(together)
+    by_base: Columns = {
+        f"{called} base": (other_bases.on_bases(together, [found]), together.budgets)
+        for found, called in names.items()
+    }
+    by_budget: Columns = {f"{budget:,}": (first, [budget]) for budget in first.budgets}
     yield (
         f"Bases: {', '.join(more.plan.bases)}. Languages: {len(more.languages)}. Run seeds: "
         f"{', '.join(map(str, more.seeds))}. CT tokens: "
@@ -67,7 +74,7 @@ def _page(more: Results, first: Results) -> Iterator[str]:
     yield "## Beside the others"
     yield ""
     for metric, called in MEASURES.items():
-        yield from _by_base(together, names, metric)
+        yield from _table(by_base, metric)
         yield (
             f"{called} at the two scarcest CT budgets, means over languages and run seeds. The "
             "first base has no part in the claims above."
@@ -76,7 +83,7 @@ def _page(more: Results, first: Results) -> Iterator[str]:
     yield "## With more text"
     yield ""
     for metric, called in MEASURES.items():
-        yield from _by_budget(first, metric)
+        yield from _table(by_budget, metric)
         yield (
             f"{called} on the first base by CT tokens, means over {len(first.languages)} "
             f"languages and run seeds {' and '.join(map(str, first.seeds))}: description."
@@ -126,36 +133,20 @@ def outcome_again(judged: dict[str, Verdict]) -> str:
     return f"By the rule that was written down before, {said}; the first finding {first}."
 
 
-def _by_base(together: Results, names: dict[str, str], metric: str) -> Iterator[str]:
-    runs = {called: other_bases.on_bases(together, [found]) for found, called in names.items()}
-    yield from _table(
-        {
-            f"{called} base": lambda method, run=run: full_run.mean_of(
-                run, method, ["tuned", "fixed"], metric, _at(method, run.budgets)
-            )
-            for called, run in runs.items()
-        }
-    )
-
-
-def _by_budget(run: Results, metric: str) -> Iterator[str]:
-    yield from _table(
-        {
-            f"{budget:,}": lambda method, budget=budget: full_run.mean_of(
-                run, method, ["tuned", "fixed"], metric, _at(method, [budget])
-            )
-            for budget in run.budgets
-        }
-    )
-
-
-def _at(method: str, budgets: list[int]) -> list[int]:
-    return [0] if method == "sft" else budgets
-
-
-def _table(columns: dict[str, object]) -> Iterator[str]:
+def _table(columns: Columns, metric: str) -> Iterator[str]:
     """A row a method of `BESIDE` that any column has."""
-    rows = ([plotting.label(it), *(of(it) for of in columns.values())] for it in BESIDE)
+    rows = [
+        [
+            plotting.label(method),
+            *(
+                full_run.mean_of(
+                    run, method, ["tuned", "fixed"], metric, [0] if method == "sft" else budgets
+                )
+                for run, budgets in columns.values()
+            ),
+        ]
+        for method in BESIDE
+    ]
     yield from markdown.table(
         ["method", *columns], (row for row in rows if any(row[1:])), numbers=True
     )
