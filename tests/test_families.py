@@ -103,6 +103,28 @@ def test_a_sweep_changes_one_setting_of_its_method(plan, starts):
     }
 
 
+def test_parts_of_the_updates_stand_beside_the_layers_of_sft(plan, starts):
+    """With the SFT model and task arithmetic they are every choice of the three other parts."""
+    found = keyed(made("parts", plan, starts))
+    at = {method: {key[2] for key in found if key[0] == method} for method in families.PARTS}
+    assert at.pop("parts/none") == {0} and all(its == set(BUDGETS) for its in at.values())
+    choices = {frozenset(its) for its in families.PARTS.values()}
+    every = ("ct_embeddings", "ct_layers", "sft_embeddings")
+    known = {frozenset(["sft_embeddings"]), frozenset(every)}
+    assert len(choices) == 6 and not choices & known
+    sft = next(cell for cell in starts if cell.method == "sft")
+    ct = next(cell for cell in starts if cell.method == "ct" and cell.ct_tokens == 512)
+    tau_ct, tau_sft = (task_vector(it.weights(), sft.load_base().weights) for it in (ct, sft))
+    for method, there in families.PARTS.items():
+        cell = found[method, "fixed", 512 if method != "parts/none" else 0]
+        tau = task_vector(cell.weights(), cell.load_base().weights)
+        for name in tau:
+            part = "layers" if ".layers." in name else "embeddings"
+            wanted = tau_ct[name] * (f"ct_{part}" in there)
+            wanted = wanted + tau_sft[name] * (part == "layers" or "sft_embeddings" in there)
+            torch.testing.assert_close(tau[name], wanted, atol=1e-5, rtol=1e-4)
+
+
 # --- training ------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Interventions on TIES: each changes the one thing that it says, and nothing else."""
+"""Interventions on a merge: each changes the one thing that it says, and nothing else."""
 
 import math
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from langmerge import merging
+from langmerge.errors import LangmergeError
 from langmerge.merging import interventions
 from langmerge.merging.sparsify import trim
 from langmerge.merging.sweep import Sweep
@@ -104,6 +105,33 @@ def test_slack_is_a_ct_vote_scaled_down_for_the_election_only(trio, slack):
     scaled = merging.election.by_sum(ct / (1 + slack), sft)
     close = (ct.abs() - (1 + slack) * sft.abs()).abs() < 1e-5
     assert torch.equal(relaxed[~close], scaled[~close])
+
+
+def test_with_every_part_whole_arithmetic_by_part_is_task_arithmetic(trio):
+    whole = merging.merge("task_arithmetic", *trio)
+    for name, tensor in merging.merge("arithmetic_by_part", *trio).items():
+        torch.testing.assert_close(tensor, whole[name], atol=1e-6, rtol=1e-6)
+
+
+def test_ct_embeddings_and_sft_layers_are_layer_swapping_without_a_layer_of_ct(trio):
+    parts = {"ct_layers": 0.0, "sft_embeddings": 0.0}
+    swapped = merging.merge("layer_swapping", *trio, bottom=0, top=0)
+    for name, tensor in merging.merge("arithmetic_by_part", *trio, **parts).items():
+        torch.testing.assert_close(tensor, swapped[name], atol=1e-5, rtol=1e-5)
+
+
+def test_each_part_of_an_update_has_a_weight_of_its_own(trio):
+    parts = {"ct_embeddings": 0.1, "ct_layers": 0.2, "sft_embeddings": 0.3, "sft_layers": 0.4}
+    found, vectors = merging.merge("arithmetic_by_part", *trio, **parts), taus(trio)
+    for name in NAMES:
+        ct, sft = (0.2, 0.4) if ".layers." in name else (0.1, 0.3)
+        wanted = trio[0][name] + ct * vectors.tau_ct[name] + sft * vectors.tau_sft[name]
+        torch.testing.assert_close(found[name], wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_part_without_a_number_is_named(trio):
+    with pytest.raises(LangmergeError, match="ct_layers"):
+        merging.merge("arithmetic_by_part", *trio, ct_layers=math.nan)
 
 
 def test_the_sft_vector_times_one_half_is_half_of_sft(trio):

@@ -70,6 +70,10 @@ def test_a_method_may_be_run_at_some_budgets_alone():
     assert every.runs("target_sft", 4096) and not some.runs("target_sft", 4096)
     assert some.runs("target_sft") and some.runs("target_sft", 409600)
     assert some.runs("ties_mean", 4096)
+    untuned = profiles.load("lab", budgets_of={"default.ct_then_sft": [409600]})
+    assert untuned.runs("ct_then_sft", 4096, "tuned")
+    assert not untuned.runs("ct_then_sft", 4096, "default")
+    assert untuned.runs("ct_then_sft", 409600, "default")
     part = profiles.load("lab", budgets_of={"target_sft": [409600]}, budgets=[4096])
     assert not part.runs("target_sft", 4096), "a part of a run is not another run"
 
@@ -79,6 +83,7 @@ def test_a_method_may_be_run_at_some_budgets_alone():
     [
         ({"target_sfr": [4096]}, "no method 'target_sfr'"),
         ({"half_sft": [4096]}, "no method 'half_sft'"),
+        ({"untuned.ct_then_sft": [4096]}, "default.ct_then_sft"),
         ({"target_sft": [4097]}, "target_sft at 4097 CT tokens, which is none of"),
         ({"target_sft": []}, "budgets_of"),
     ],

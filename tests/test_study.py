@@ -292,6 +292,12 @@ def test_methods_with_budgets_of_their_own_are_made_at_no_others(results, untrai
     assert at["ties_sv"] == {least}
     assert at["ties_mean"] == at["ct"] == set(BUDGETS)
     assert set(few.rows["cell"]) < set(results.rows["cell"])
+    few = run(budgets_of={"default.ct_then_sft": [most], "default.average": [least]})
+    at = few.rows.groupby(["method", "setting"])["ct_tokens"].unique().map(set)
+    assert at["ct_then_sft", "default"] == {most}
+    assert at["average", "default"] == {least}
+    assert at["ct_then_sft", "tuned"] == at["average", "tuned"] == set(BUDGETS)
+    assert set(few.rows["cell"]) < set(results.rows["cell"])
 
 
 def test_another_seed_is_another_run(results, fits):

@@ -51,6 +51,7 @@ FINDINGS = {
     10: ("Twice the rate on other bases", "f10-saturates"),
     11: ("Swapping layers", "f11-accuracy"),
     12: ("Swapping layers, text repeated", "f12-replay"),
+    13: ("What is swapped", "f13-embeddings"),
 }
 #: The findings that are the paper's; the others ask further.
 PAPERS = (1, 2, 3)

@@ -34,6 +34,16 @@ RIVALS = {
 }
 #: What tau_ct is multiplied by before the election.
 SCALES = (0.5, 0.25)
+#: What of the two updates is put on the base beside SFT's layers, by model; the eighth is task
+#: arithmetic, and with SFT's embeddings alone it is the SFT model.
+PARTS: dict[str, tuple[str, ...]] = {
+    "parts/none": (),
+    "parts/ct_embeddings": ("ct_embeddings",),
+    "parts/ct_layers": ("ct_layers",),
+    "parts/ct": ("ct_embeddings", "ct_layers"),
+    "parts/sft+ct_embeddings": ("sft_embeddings", "ct_embeddings"),
+    "parts/sft+ct_layers": ("sft_embeddings", "ct_layers"),
+}
 #: One setting at a time around the best ones: merge, parameter, values.
 SWEEPS: dict[str, tuple[str, str, tuple[float | str, ...]]] = {
     "k1": ("ties_mean", "density_ct", (0.1, 0.3, 0.5, 0.7, 1.0)),
@@ -65,7 +75,9 @@ def cells(
         return arms.cells(family, plan, core, processes, quiet)
     if family == "oracle":
         return oracle.cells(plan, core, processes, quiet)
-    make = {"beyond": beyond, "mechanism": mechanism, "sensitivity": sensitivity}
+    make = {
+        "beyond": beyond, "mechanism": mechanism, "sensitivity": sensitivity, "parts": parts,
+    }  # fmt: skip
     return list(make[family](plan, core))
 
 
@@ -81,6 +93,7 @@ def identity(plan: Profile) -> dict[str, object]:
         "mechanism": [DRAWS, RIVALS, SCALES],
         "baselines": [*BASELINES],
         "repeated": [*REPEATED],
+        "parts": {name: [*its] for name, its in PARTS.items()},
         "sensitivity": {name: [*sweep[:2], *map(str, sweep[2])] for name, sweep in SWEEPS.items()},
         "bilingual": arms.ARMS["bilingual"],
         "rates": arms.ARMS["rates"],
@@ -164,6 +177,22 @@ def ct_norm(cell: Cell) -> float:
 @cache
 def _norm(base: Path, expert: Expert) -> float:
     return norm(task_vector(expert.weights(), base_module.load(base).weights))
+
+
+# --- parts: embeddings and layers apart -------------------------------------------------------
+
+
+def parts(plan: Profile, core: list[Cell]) -> Iterator[Cell]:
+    """SFT's layers on the base, with and without each other part of the two updates."""
+    none = dict.fromkeys(("ct_embeddings", "ct_layers", "sft_embeddings"), 0.0)
+    for ct, sft in pairs(core):
+        for method, there in PARTS.items():
+            if any(part.startswith("ct_") for part in there):
+                params = none | dict.fromkeys(there, 1.0)
+                yield merge_cell(ct, sft, method, "fixed", "arithmetic_by_part", params=params)
+    for cell in core:
+        if cell.method == "sft":
+            yield alone(cell, "parts/none", "fixed", "arithmetic_by_part", none)
 
 
 # --- sensitivity: one setting at a time -----------------------------------------------------

@@ -44,7 +44,7 @@ def cells(
         merges += _custom(plan, *pair, elections or {}, sources)
     # Half of the SFT update has no CT in it, and so no budget.
     return found + [
-        it for it in merges if it.election or plan.runs(it.method, it.ct_tokens or None)
+        it for it in merges if it.election or plan.runs(it.method, it.ct_tokens or None, it.setting)
     ]
 
 
@@ -118,7 +118,7 @@ def continued(plan: Profile, ct: Cell) -> list[Continued]:
         ),
         ("target_sft", "fixed", ct.language, plan.finetuning),
     ]
-    return [how for how in every if plan.runs(how[0], ct.ct_tokens)]
+    return [how for how in every if plan.runs(how[0], ct.ct_tokens, how[1])]
 
 
 def finetuning(plan: Profile, setting: str, values: Settings) -> Finetuning:

@@ -65,7 +65,7 @@ CONTROLS = ("target_sft", "half_sft", "chat_vector", "shuffled_ct", "norm_matche
 #: interventions on the election. baselines: other ways to train on both. repeated: the findings
 #: with CT that reads its text again. sensitivity: one setting at a time. bilingual, rates: the
 #: findings with other CT. faster: with CT at twice the rate alone. oracle: settings chosen on a
-#: language's own dev items.
+#: language's own dev items. parts: embeddings and layers of the updates apart.
 Family = Literal[
     "beyond",
     "untuned",
@@ -77,6 +77,7 @@ Family = Literal[
     "rates",
     "faster",
     "oracle",
+    "parts",
 ]
 
 
@@ -149,7 +150,8 @@ class Profile(BaseModel):
     #: The methods that are run, where not all are: CORE, CONTROLS, BEYOND, BASELINES and REPEATED.
     #: Base, SFT and CT always are.
     only: Annotated[list[str], Once] = []
-    #: The CT budgets of methods of the findings that are not run at all of them.
+    #: The CT budgets of methods of the findings that are not run at all of them; ``default.NAME``
+    #: or ``tuned.NAME`` is a method in these settings alone.
     budgets_of: dict[str, Annotated[list[Positive], Field(min_length=1), Once]] = {}
 
     @property
@@ -174,12 +176,13 @@ class Profile(BaseModel):
             }
         return told
 
-    def runs(self, method: str, ct_tokens: int | None = None) -> bool:
+    def runs(self, method: str, ct_tokens: int | None = None, setting: str = "") -> bool:
         """Whether a method of the findings, or of a family that `only` can name some of, is run.
 
-        ct_tokens: at this CT budget; None asks whether it is run at any.
+        ct_tokens: at this CT budget; None asks whether it is run at any. setting: in these alone.
         """
-        at = self.budgets_of.get(method, self.budgets)
+        its = self.budgets_of.get(method, self.budgets)
+        at = self.budgets_of.get(f"{setting}.{method}", its)
         return (not self.only or method in self.only) and ct_tokens in (None, *at)
 
     def settings(self, method: str) -> dict[str, Settings]:
@@ -221,6 +224,7 @@ def load(name: str, **overrides: object) -> Profile:
 def _check_budgets_of(name: str, method: str, budgets: list[int], whole: list[int]) -> None:
     """A method's own budgets are some of the profile's, which a caller may ask for a part of."""
     there = [it for it in (*CORE, *CONTROLS) if it != "half_sft"]  # which has no CT in it
+    there += [f"{setting}.{it}" for setting in ("tuned", "default") for it in CORE]
     if method not in there:
         known = nearest(method, there)
         raise LangmergeError(f"profile {name}: budgets_of: no method {method!r}: {known}")

@@ -40,6 +40,7 @@ PROFILES = {
     10: "reference-faster-bases",
     11: "reference-replay",
     12: "reference-replay",
+    13: "reference-replay",
 }
 NOTHING = "nothing"
 

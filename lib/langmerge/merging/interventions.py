@@ -1,8 +1,9 @@
-"""Interventions: merges that change one thing of TIES, to see what its election does.
+"""Interventions: merges that change one thing of another, to see what it is that acts.
 
-Not methods to merge with, but answers to a question: is it the entries that the election
-discards, their number, or the size of the CT update? Each is a pure function of one tensor of a
-CT and an SFT model, as all methods are, and takes the settings of TIES.
+Not methods to merge with, but answers to a question. Of TIES, with its settings: is it the entries
+that the election discards, their number, or the size of the CT update? Of task arithmetic: is it
+the embeddings of an update, or its layers? Each is a pure function of one tensor of a CT and an SFT
+model, as all methods are.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from langmerge.later import torch
+from langmerge.merging import averages
 from langmerge.merging import ties as ties_steps
 from langmerge.merging.combine import weigh
 from langmerge.merging.task_vectors import check_numbers
-from langmerge.merging.tensors import Passes, Settings, Tensors, generator
+from langmerge.merging.tensors import Passes, Settings, Tensors, generator, layer_of
 from langmerge.merging.ties import Elected, Ties
 
 
@@ -56,6 +58,19 @@ def survey_rescaled(passes: Passes) -> Mapping[str, object]:
             yield scaled(tensors, settings["scale_ct"]), settings
 
     return ties_steps.survey(scaled_passes)
+
+
+def arithmetic_by_part(tensors: Tensors, settings: Settings) -> torch.Tensor:
+    """Task arithmetic with the embeddings of each update weighted apart from its layers.
+
+    Settings: ``ct_embeddings``, ``ct_layers``, ``sft_embeddings`` and ``sft_layers``, what each of
+    them is multiplied by; at 1 each this is task arithmetic. The embeddings are all that is outside
+    the layers: final norm and output matrix belong to them.
+    """
+    part = "embeddings" if layer_of(tensors.name) is None else "layers"
+    weights = {f"{model}_{part}": settings[f"{model}_{part}"] for model in ("ct", "sft")}
+    check_numbers(**weights)
+    return averages.task_arithmetic(tensors, {"weight": (*weights.values(),), "lambda_": 1.0})
 
 
 def scaled(tensors: Tensors, factor: float) -> Tensors:

@@ -255,6 +255,8 @@ _RANDOM: dict[str, object] = {"rescale": "l1", "seed": 0}
 _EPSILONS = {"epsilon_ct": 0.15, "epsilon_sft": 0.15}
 _GAMMAS = {"gamma_ct": 0.01, "gamma_sft": 0.01}
 
+_PARTS = {f"{model}_{part}": 1.0 for model in MODELS for part in ("embeddings", "layers")}
+
 _TIES_PAPER = "Yadav et al., NeurIPS 2023, https://arxiv.org/abs/2306.01708"
 _ARITHMETIC_PAPER = "Ilharco et al., ICLR 2023, https://arxiv.org/abs/2212.04089"
 _SOUP_PAPER = "Wortsman et al., ICML 2022, https://arxiv.org/abs/2203.05482"
@@ -481,6 +483,13 @@ METHODS: dict[str, Method] = {
             "control",
             "as many SFT entries lost at random as TIES out-votes",
             survey=ties_steps.survey,
+        ),
+        Method(
+            "arithmetic_by_part",
+            interventions.arithmetic_by_part,
+            _PARTS,
+            "control",
+            "task arithmetic with embeddings and layers weighted apart",
         ),
     )
 }
