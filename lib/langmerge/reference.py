@@ -31,6 +31,7 @@ from langmerge.files import sha256, write_text
 from langmerge.profiles import Profile
 from langmerge.statistics import select
 from langmerge.study import Results
+from langmerge.tasks import name_of
 
 PROFILE = "reference"
 #: Languages that are computed together here: their long jobs share the cores.
@@ -48,15 +49,17 @@ _MODEL = ["method", "setting", "slack"]
 _CELL = [*_MODEL, "ct_tokens"]
 #: What every row of a slice has in common, and its folder says.
 _COMMON = ("base", "language", "seed")
-#: What readers of the items need; the rest follows from the item's task and number, or the rows.
+#: What readers of the items need, an item by its number; the rest follows from that and its task,
+#: or from the rows.
 _ITEMS = ("task", "item", "concept", "answer", "prediction", "margin", *_CELL)
 #: They come round from model to model, which a dictionary's bits hide from the compression.
 _PLAIN = ("item", "concept", "answer", "prediction")
 #: What no verdict or figure reads of a tensor's diagnostics is left out, and `kept_sft`, which is n
-#: without the other two.
+#: without the other two. Lengths are kept as fp32, in seven digits.
 _DIAGNOSTICS = (
     "parameter", "layer", "n", "trimmed_sft", "outvoted_sft", "norm_ct", "norm_sft", *_CELL,
 )  # fmt: skip
+_NORMS = ("norm_ct", "norm_sft")
 
 
 @dataclass(frozen=True)
@@ -346,8 +349,10 @@ def _packed(
     }
     frames = {
         "rows": pd.concat([its.assign(english=which) for which, its in scores.items()]),
-        "items": items.assign(margin=steps.astype("int8"), **numbers)[list(_ITEMS)],
-        "diagnostics": diagnostics[list(_DIAGNOSTICS)],
+        "items": items.assign(margin=steps.astype("int8"), item=_number_of(items), **numbers)[
+            list(_ITEMS)
+        ],
+        "diagnostics": diagnostics[list(_DIAGNOSTICS)].astype(dict.fromkeys(_NORMS, "float32")),
     }
     return {name: it.drop(columns=[*_COMMON], errors="ignore") for name, it in frames.items()}
 
@@ -442,8 +447,25 @@ def _whole(name: str, one: Slice) -> pd.DataFrame:
         cells = _whole("rows", one)[[*_CELL, "cell"]].drop_duplicates()
         found = found.merge(cells, how="left", on=_CELL)
         margin = found["margin"].astype(np.float32) * MARGIN_STEP
-        return found.assign(margin=margin, correct=found["prediction"] == found["answer"])
+        correct = found["prediction"] == found["answer"]
+        return found.assign(item=_named(found), margin=margin, correct=correct)
+    found = found.astype(dict.fromkeys(_NORMS, "float64"))
     return found.assign(kept_sft=found["n"] - found["trimmed_sft"] - found["outvoted_sft"])
+
+
+def _number_of(items: pd.DataFrame) -> pd.Series:
+    """An item's number, which its name is with its task (``thing-0012``)."""
+    return items["item"].str.rsplit("-", n=1).str[1].astype("int16")
+
+
+def _named(items: pd.DataFrame) -> pd.Series:
+    """The items' names, from their tasks and numbers."""
+    numbers = items["item"].to_numpy()
+    codes, tasks = pd.factorize(items["task"])
+    width = int(numbers.max(initial=0)) + 1
+    names = [name_of(task, number) for task in tasks for number in range(width)]
+    named = np.array(names, dtype=object)[codes * width + numbers]
+    return pd.Series(named, index=items.index, dtype=object)
 
 
 def _stderr(rows: pd.DataFrame) -> pd.Series:

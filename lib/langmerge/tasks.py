@@ -42,6 +42,11 @@ NEEDS: dict[str, tuple[str, ...]] = {
 FREE_TEXT = ("write", "describe")
 
 
+def name_of(task: str, number: int) -> str:
+    """What an item is called: its task and its number in a draw."""
+    return f"{task}-{number:04d}"
+
+
 @dataclass(frozen=True)
 class Item:
     """A question without a language: what is said, the options, and the right one.
@@ -62,7 +67,7 @@ class Item:
     @property
     def id(self) -> str:
         """Names the item within one run seed."""
-        return f"{self.task}-{self.number:04d}"
+        return name_of(self.task, self.number)
 
     def prompt(self, say: Realizer) -> str:
         """The prompt in a language; the answer follows after one space."""
