@@ -46,7 +46,7 @@ BESIDE = {
     "norm_matched_ct": ("tuned",),
     "shuffled_ct": ("tuned",),
     "ties_sv": ("tuned", "default"),
-    "ct_then_sft": ("tuned",),
+    "ct_then_sft": ("tuned", "default"),
     "target_sft": ("fixed",),
 }
 #: The smallest effect of interest on accuracy, as in ``data/claims.yaml``.
@@ -143,7 +143,7 @@ def _by_base(it: Verdict, three: Results) -> str:
 
 
 def _beside(three: Results) -> Iterator[str]:
-    """How high each model is with little and with most text, untuned merges beside the tuned."""
+    """How high each model is with little and with most text, what is untuned beside the tuned."""
     runs = {
         called: other_bases.on_bases(three, [found])
         for found, called in other_bases.names_of(three).items()
