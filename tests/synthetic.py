@@ -7,13 +7,15 @@ chosen by the test, so that a verdict can be checked against what was put in.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pytest
 
-from langmerge import profiles, study
+from langmerge import profiles, reference, study
 
 BUDGETS = (7_680, 30_720, 122_880, 491_520)
 TASKS = {"topic": 6, "kind": 4, "thing": 4, "action": 4}
@@ -30,6 +32,7 @@ METHODS = {
     "half_sft": "fixed",
     "shuffled_ct": "tuned",
 }
+WITHOUT_CT = ("base", "sft", "sft_frozen", "parts/none")
 Truth = Callable[[float], float]
 
 
@@ -130,10 +133,36 @@ def on_base(made: SimpleNamespace, profile: str, name: str, digest: str) -> stud
     return dataclasses.replace(run, english=run.english.assign(base=digest))
 
 
+def of_levels(
+    levels: Mapping[str, tuple[str, float, float]],
+    profile: str,
+    hashes: Mapping[str, str],
+    codes: Sequence[str],
+) -> study.Results:
+    """Runs of a profile on several bases as one, in which some methods have levels of their own.
+
+    levels: by method its setting, its accuracy and its bits per byte, the same at all budgets.
+    hashes: of the bases, by name.
+    """
+    plan = profiles.load(profile)
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        for method, (setting, accuracy, bits) in levels.items():
+            patch.setitem(METHODS, method, setting)
+            patch.setitem(ACCURACY, method, lambda step, level=accuracy: level)
+            patch.setitem(BITS, method, lambda step, level=bits: level)
+        for seed, (name, digest) in enumerate(hashes.items()):
+            run = results(
+                languages=codes, seeds=plan.seeds, items=60, budgets=plan.budgets, seed=seed
+            )
+            made.append(on_base(run, profile, name, digest))
+    return functools.reduce(reference.joined, made)
+
+
 def _models(budgets: Sequence[int]) -> list[dict]:
     models = []
     for method, setting in METHODS.items():
-        for index, budget in enumerate([0] if method in ("base", "sft") else budgets):
+        for index, budget in enumerate([0] if method in WITHOUT_CT else budgets):
             step = index / max(1, len(budgets) - 1)
             slack = 1.0 if method == "ties_sv" else np.nan
             model = {"method": method, "setting": setting, "slack": slack}

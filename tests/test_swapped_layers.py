@@ -11,7 +11,6 @@ from langmerge import (
     claims,
     other_bases,
     plotting,
-    profiles,
     reference,
     repeated_text,
     swapped_layers,
@@ -21,32 +20,21 @@ CODES = ("tam_Taml", "ben_Beng", "swh_Latn", "eus_Latn")
 HASHES = {"base": "0badcafe", "second": "00000002", "third": "00000003", "fourth": "00000004"}
 PROFILE, _ = repeated_text.ON_BASES
 METHODS = {
-    "layer_swapping": (0.72, 0.45),
-    "layer_swapping_repeated": (0.80, 0.44),
-    "ct_then_sft_replay": (0.76, 0.46),
-    "ct_then_sft_repeated": (0.60, 0.52),
+    "layer_swapping": ("tuned", 0.72, 0.45),
+    "layer_swapping_repeated": ("tuned", 0.80, 0.44),
+    "ct_then_sft_replay": ("tuned", 0.76, 0.46),
+    "ct_then_sft_repeated": ("tuned", 0.60, 0.52),
 }
-
-
-def one_base(name, levels):
-    profile = repeated_text.PROFILE if name == "base" else PROFILE
-    with pytest.MonkeyPatch.context() as patch:
-        for method, (accuracy, bits) in levels.items():
-            patch.setitem(synthetic.METHODS, method, "tuned")
-            patch.setitem(synthetic.ACCURACY, method, lambda step, level=accuracy: level)
-            patch.setitem(synthetic.BITS, method, lambda step, level=bits: level)
-        made = synthetic.results(
-            languages=CODES, seeds=profiles.load(profile).seeds, items=60,
-            budgets=profiles.load(profile).budgets, seed=list(HASHES).index(name),
-        )  # fmt: skip
-    return synthetic.on_base(made, profile, name, HASHES[name])
 
 
 @pytest.fixture(scope="module")
 def runs():
-    first, second, third, fourth = (one_base(name, METHODS) for name in HASHES)
-    more = reference.joined(reference.joined(second, third), fourth)
-    return {repeated_text.PROFILE: first, PROFILE: more}
+    first = {"base": HASHES["base"]}
+    others = {name: digest for name, digest in HASHES.items() if name != "base"}
+    return {
+        profile: synthetic.of_levels(METHODS, profile, hashes, CODES)
+        for profile, hashes in ((repeated_text.PROFILE, first), (PROFILE, others))
+    }
 
 
 @pytest.fixture
@@ -108,13 +96,6 @@ def test_the_tables_have_what_the_runs_have(runs, said):
     largest = its[its["ct_tokens"] == max(its["ct_tokens"])]["value"].mean()
     assert rows[2][-1] == f"{100 * largest:.1f} |"
     assert not any(line.startswith("| CT and SFT in one run") for line in lines), "not in these"
-
-
-def test_the_trials_are_those_of_the_search():
-    tried = swapped_layers.trials()
-    chosen = profiles.load("lab").tuned["layer_swapping"]
-    assert tried.iloc[0][list(chosen)].to_dict() == chosen
-    assert len(tried) == 12 and tried["accuracy"].is_monotonic_decreasing
 
 
 def test_without_rows_it_says_how_to_get_them(monkeypatch):

@@ -470,5 +470,44 @@ def effects_by_base(
     return _with_alt(fig, text)
 
 
+@mpl.rc_context(STYLE)
+def parts(found: pd.DataFrame) -> Figure:
+    """SFT's layers with each choice of the other parts of the two updates, and what that gives.
+
+    found: columns ct_embeddings, ct_layers, sft_embeddings (bool), base, accuracy (a share),
+    bits_per_byte.
+    """
+    steps = {
+        "nothing": (False, False), "embeddings": (True, False), "layers": (False, True),
+        "both": (True, True),
+    }  # fmt: skip
+    series = (
+        ("without SFT's embeddings", False, look("layer_swapping"), "o", -0.08),
+        ("with SFT's embeddings", True, look("sft"), "s", 0.08),
+    )
+    metrics = {"accuracy": ("accuracy (%)", 100), "bits_per_byte": ("bits per byte", 1)}
+    fig, axes = _figure(8.6, 3.6, columns=2)
+    told = []
+    for ax, (metric, (what, factor)) in zip(axes, metrics.items(), strict=True):
+        for called, sft, style, marker, shift in series:
+            each = [
+                factor * select(found, ct_embeddings=e, ct_layers=n, sft_embeddings=sft)[metric]
+                for e, n in steps.values()
+            ]
+            drawn = {"marker": marker, "color": style.colour}
+            at = [step + shift for step in range(len(steps))]
+            for x, values in zip(at, each, strict=True):
+                ax.plot([x] * len(values), values, linestyle="none", markersize=3, **drawn)
+            means = [values.mean() for values in each]
+            ax.plot(at, means, linestyle=style.dash, markersize=8, label=called, **drawn)
+            said = ", ".join(f"{s} {m:.3g}" for s, m in zip(steps, means, strict=True))
+            told.append(f"{what} {called}: {said}")
+        ax.set_xticks(range(len(steps)), list(steps))
+        ax.set_xlabel("what is added of the CT update")
+        ax.set_ylabel(what)
+    axes[0].legend(loc="best")
+    return _with_alt(fig, f"SFT's layers with parts of the two updates. {'; '.join(told)}.")
+
+
 def _points(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-", "−")

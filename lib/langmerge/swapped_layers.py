@@ -1,23 +1,19 @@
 """The chapter on swapping layers: finding 1 with a merge that the paper does not ask.
 
 Made when the book is built, from committed rows alone: those of ``reference-replay``, four bases on
-which it had not been seen, beside those of ``reference-repeated`` on the first base, and the trials
-by which its settings were chosen (``data/profiles/lab.trials.csv``).
+which it had not been seen, beside those of ``reference-repeated`` on the first base. What of it
+helps is asked in `swapped_parts`.
 """
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
-
-import pandas as pd
 
 from langmerge import (
     claims,
     full_run,
     markdown,
     other_bases,
-    paths,
     plotting,
     reference,
     repeated_text,
@@ -89,9 +85,6 @@ def _page(more: Results, first: Results) -> Iterator[str]:
             f"languages and run seeds {' and '.join(map(str, first.seeds))}: description."
         )
         yield ""
-    yield "## What is swapped"
-    yield ""
-    yield from _settings_tried(trials())
 
 
 def outcome(judged: dict[str, Verdict]) -> str:
@@ -150,33 +143,3 @@ def _table(columns: Columns, metric: str) -> Iterator[str]:
     yield from markdown.table(
         ["method", *columns], (row for row in rows if any(row[1:])), numbers=True
     )
-
-
-def trials() -> pd.DataFrame:
-    """The settings that were tried on the development languages, the best first.
-
-    Columns: bottom, top, transition (shares or numbers of layers) and accuracy.
-    """
-    table = pd.read_csv(paths.data() / "profiles/lab.trials.csv").query("method == @METHOD")
-    tried = pd.DataFrame([ast.literal_eval(values) for values in table["values"]])
-    tried["accuracy"] = table["accuracy"].to_numpy()
-    return tried.sort_values("accuracy", ascending=False, ignore_index=True)
-
-
-def _settings_tried(tried: pd.DataFrame) -> Iterator[str]:
-    yield from markdown.table(
-        ["bottom layers of CT (%)", "top layers of CT (%)", "layers averaged at a border",
-         "accuracy (%)"],
-        (
-            [f"{100 * it.bottom:g}", f"{100 * it.top:g}", f"{it.transition:g}",
-             f"{100 * it.accuracy:.1f}"]
-            for it in tried.itertuples()
-        ),
-        numbers=True,
-    )  # fmt: skip
-    yield (
-        "All settings that were tried on the development languages, over all budgets, on the first "
-        "base. The embeddings are the CT model's in each of them, and so is the output matrix, "
-        "which is the same here; the layers between are the SFT model's."
-    )
-    yield ""
