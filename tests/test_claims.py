@@ -347,7 +347,7 @@ def test_two_slacks_under_one_setting_are_ambiguous(stated):
 
 
 def test_unknown_finding_names_the_known(run, stated):
-    with pytest.raises(LangmergeError, match=r"\[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13\]"):
+    with pytest.raises(LangmergeError, match=r"\[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14\]"):
         claims.judge(run, 99, stated)
 
 

@@ -9,7 +9,7 @@ from conftest import write_profile
 from langmerge import arms, base, experts, families, grid, oracle, profiles, reference, study
 from langmerge.errors import LangmergeError
 from langmerge.merging.task_vectors import norm, task_vector
-from langmerge.profiles import BASELINES, BEYOND, REPEATED
+from langmerge.profiles import BASELINES, BEYOND, FROZEN, REPEATED
 
 BUDGETS = [512, 1024]
 SETTINGS = {
@@ -18,6 +18,10 @@ SETTINGS = {
     "joint": {"learning_rate": 1e-3, "steps": 3},
     **{method: {"repeat_steps": 2} for method in REPEATED},
     "ties_mean_repeated": {"repeat_steps": 5},
+    "ct_then_sft_frozen": {"learning_rate": 1e-3, "steps": 3},
+    "task_arithmetic_frozen": {"w_ct": 0.5, "w_sft": 2.0},
+    "ties_mean_frozen": {"density_ct": 0.6, "density_sft": 0.6},
+    "layer_swapping_frozen": {"bottom": 0, "top": 1, "transition": 0},
 }
 TUNED = {"widen": {"t": 0.5, "s": 1.0}}
 
@@ -199,8 +203,12 @@ def test_reading_again_goes_on_over_the_text_of_the_budget(plan, starts, tiny_ba
 
 
 def test_a_profile_names_the_baselines_that_it_runs(plan, starts):
-    few = plan.model_copy(update={"only": ["joint", "average_repeated"]})
+    few = plan.model_copy(update={"only": ["joint", "average_repeated", "ties_mean_frozen"]})
     assert {cell.method for cell in made("baselines", few, starts)} == {"joint"}
+    assert {cell.method for cell in made("frozen", few, starts)} == {
+        "sft_frozen",
+        "ties_mean_frozen",
+    }
     assert {cell.method for cell in made("repeated", few, starts)} == {
         "ct_repeated",
         "average_repeated",
@@ -209,12 +217,51 @@ def test_a_profile_names_the_baselines_that_it_runs(plan, starts):
 
 @pytest.mark.parametrize(
     ("family", "method", "key"),
-    [("baselines", "joint", "step"), ("repeated", "average_repeated", "steps")],
+    [
+        ("baselines", "joint", "step"),
+        ("repeated", "average_repeated", "steps"),
+        ("frozen", "ct_then_sft_frozen", "step"),
+    ],
 )
 def test_a_setting_that_no_training_has_is_named(plan, starts, family, method, key):
     wrong = plan.model_copy(update={"default": plan.default | {method: {key: 3}}})
     with pytest.raises(LangmergeError, match=rf"default\.{method}.*{key}"):
         made(family, wrong, starts)
+
+
+def test_frozen_embeddings_are_those_that_sft_started_from(plan, starts):
+    found = keyed(made("frozen", plan, starts))
+    named = {(m, "default", b) for m, b in itertools.product(FROZEN, BUDGETS)}
+    assert found.keys() == named | {("sft_frozen", "fixed", 0)}
+    sft = found["sft_frozen", "fixed", 0]
+    plain = next(cell for cell in starts if cell.method == "sft")
+    cts = {cell.ct_tokens: cell for cell in starts if cell.method == "ct"}
+
+    def moved(cell, start):
+        there, before = cell.weights(), start
+        return {name for name in before if not torch.equal(there[name], before[name])}
+
+    layers = {name for name in sft.load_base().weights if ".layers." in name}
+    assert moved(sft, sft.load_base().weights) == layers
+    assert moved(plain, sft.load_base().weights) > layers
+    for budget in BUDGETS:
+        tuned = found["ct_then_sft_frozen", "default", budget]
+        assert moved(tuned, cts[budget].expert.weights()) == layers
+        assert tuned.params["freeze_embeddings"] and tuned.params["steps"] == 3
+        for method, like in FROZEN.items():
+            cell = found[method, "default", budget]
+            if like != "ct_then_sft":
+                assert (cell.merge, cell.params) == (like, SETTINGS[method])
+                assert (cell.ct, cell.sft) == (cts[budget].expert, sft.expert)
+
+
+def test_sft_that_trains_everything_is_known_as_it_was(plan):
+    """Older runs have no word on frozen embeddings in their keys."""
+    usual = plan.finetuning
+    assert set(usual.model_dump()) == {"learning_rate", "steps", "batch"}
+    assert "freeze_embeddings" not in plan.identity()["finetuning"]
+    frozen = usual.model_copy(update={"freeze_embeddings": True})
+    assert frozen.model_dump() == usual.model_dump() | {"freeze_embeddings": True}
 
 
 def test_an_arm_changes_ct_alone_and_its_models_have_names_of_their_own(plan, starts, monkeypatch):

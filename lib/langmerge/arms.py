@@ -18,7 +18,7 @@ from langmerge import base as base_module
 from langmerge import jobs
 from langmerge.cells import Cell
 from langmerge.errors import LangmergeError, readable
-from langmerge.experts import Expert, continual_pretrain, finetune_on_both, read_again
+from langmerge.experts import Expert, continual_pretrain, finetune, finetune_on_both, read_again
 from langmerge.grid import (
     best,
     chosen,
@@ -32,8 +32,10 @@ from langmerge.grid import (
 )
 from langmerge.profiles import (
     BASELINES,
+    FROZEN,
     REPEATED,
     ContinualPretraining,
+    Finetuning,
     MixedFinetuning,
     Profile,
     RepeatedText,
@@ -65,6 +67,8 @@ def cells(
         return baselines(plan, core, processes, quiet)
     if family == "repeated":
         return repeated(plan, core, processes, quiet)
+    if family == "frozen":
+        return frozen(plan, core, processes, quiet)
     return [
         cell
         for name, value in ARMS[family].items()
@@ -119,7 +123,7 @@ def _training(
     text = plan.continual_pretraining
     run = (root, ct.base, ct.language, ct.seed)
     if method == "ct_then_sft_slow":
-        how = (method, setting, "eng_Latn", finetuning(plan, setting, values))
+        how = (method, setting, "eng_Latn", finetuning(plan, setting, values, method))
         return (train_on_ct, root, ct.base, ct.seed, ct.expert, how)
     if method == "sft_then_ct":
         text = _checked(ContinualPretraining, text.model_dump() | values, where)
@@ -253,6 +257,61 @@ def _again(
     """CT that goes on over the text that it has read."""
     on = (Store(root), base_module.load(base), language, seed, text, tokens)
     return read_again(*on, start, steps, only_find=only_find)
+
+
+# --- frozen embeddings ----------------------------------------------------------------------
+
+
+def frozen(
+    plan: Profile,
+    core: list[Cell],
+    processes: int | None = None,
+    quiet: bool = False,
+    methods: tuple[str, ...] = tuple(FROZEN),
+) -> list[Cell]:
+    """Methods of the findings, with SFT that leaves the embeddings as they are.
+
+    Each in settings of its own. The SFT expert is ``sft_frozen``, trained as the study's is.
+    """
+    root, freeze = Store().root, {"freeze_embeddings": True}
+    how = plan.finetuning.model_copy(update=freeze)
+    runs = [cell for cell in core if cell.method == "sft"]
+    first = [(_sft, root, cell.base, cell.seed, how) for cell in runs]
+    experts = trained("SFT with frozen embeddings", first, processes, quiet)
+    sft = {
+        run_of(cell): dataclasses.replace(cell, method="sft_frozen", expert=expert)
+        for cell, expert in zip(runs, experts, strict=True)
+    }
+    found, tuned = [*sft.values()], []
+    wanted = [
+        (method, FROZEN[method], setting, values)
+        for method in methods
+        if plan.runs(method)
+        for setting, values in chosen(plan, method).items()
+    ]
+    for ct, _ in pairs(core):
+        for method, like, setting, values in wanted:
+            if like != "ct_then_sft":
+                found.append(merge_cell(ct, sft[run_of(ct)], method, setting, like, params=values))
+                continue
+            how_then = finetuning(plan, setting, values | freeze, method)
+            step = (method, setting, "eng_Latn", how_then)
+            tuned.append((ct, (train_on_ct, root, ct.base, ct.seed, ct.expert, step)))
+    name = "CT-then-SFT with frozen embeddings"
+    fine = trained(name, [job for _, job in tuned], processes, quiet)
+    for (ct, (*_, step)), expert in zip(tuned, fine, strict=True):
+        method, setting, _, settings = step
+        params = settings.model_dump()
+        found.append(Cell(*run_of(ct), ct.ct_tokens, method, setting, expert, params=params))
+    return found
+
+
+def _sft(
+    root: Path, base: Path, seed: int, settings: Finetuning, only_find: bool = False
+) -> Expert | None:
+    """An SFT expert of the base by other settings than the study's."""
+    on = (Store(root), base_module.load(base), "eng_Latn", seed, settings)
+    return finetune(*on, only_find=only_find)
 
 
 # --- arms: the findings with another CT -----------------------------------------------------

@@ -101,6 +101,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         explorer,
         faster_bases,
         faster_traces,
+        frozen_embeddings,
         full_run,
         larger,
         larger_bases,
@@ -112,6 +113,7 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         repeated_text,
         status,
         swapped_layers,
+        swapped_parts,
         teaching,
     )
     from langmerge import verdicts as verdicts_page
@@ -128,6 +130,8 @@ def _make_pages(results: dict[str, Any], jobs: Sequence[Job], folder: Path) -> N
         "faster_bases.md": faster_bases.page(folder),
         "repeated_text.md": repeated_text.page(folder),
         "swapped_layers.md": swapped_layers.page(),
+        "swapped_parts.md": swapped_parts.page(folder),
+        "frozen_embeddings.md": frozen_embeddings.page(),
         "larger.md": larger.page(folder),
         "larger_bases.md": larger_bases.page(folder),
         "many_seeds.md": many_seeds.page(folder),

@@ -52,6 +52,7 @@ FINDINGS = {
     11: ("Swapping layers", "f11-accuracy"),
     12: ("Swapping layers, text repeated", "f12-replay"),
     13: ("What is swapped", "f13-embeddings"),
+    14: ("SFT with frozen embeddings", "f14-swapping"),
 }
 #: The findings that are the paper's; the others ask further.
 PAPERS = (1, 2, 3)

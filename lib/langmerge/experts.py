@@ -12,11 +12,13 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from transformers import LlamaForCausalLM
 
 from langmerge import corpus, model, tasks, tokenizer, train
 from langmerge.base import Base
 from langmerge.files import sha256
 from langmerge.languages import load
+from langmerge.merging.tensors import layer_of
 from langmerge.model import StateDict
 from langmerge.profiles import ContinualPretraining, Finetuning, MixedFinetuning
 from langmerge.realize import Realizer
@@ -210,9 +212,9 @@ def finetune(
     def compute(folder: Path) -> None:
         say = Realizer(load(language))
         pairs = tasks.instructions(say, settings.steps * settings.batch, seed)
-        net = model.with_state(base.architecture, start.weights() if start else base.weights)
+        net = _to_finetune(base, start, settings)
         train.fit(
-            net.train(),
+            net,
             train.Answers(_encode(base, pairs)),
             train.Recipe(settings.steps, settings.batch, settings.learning_rate),
         )
@@ -252,18 +254,27 @@ def finetune_on_both(
     }
 
     def compute(folder: Path) -> None:
-        net = model.with_state(base.architecture, start.weights() if start else base.weights)
+        net = _to_finetune(base, start, settings)
         wanted = max(1, round(settings.replay * settings.steps))
         batches = interleaved(
             _answer_batches(base, seed, settings),
             _text_batches(base, language, seed, text, tokens, wanted),
         )
         recipe = train.Recipe(len(batches), 1, settings.learning_rate)
-        train.fit(net.train(), train.Batches(batches), recipe)
+        train.fit(net, train.Batches(batches), recipe)
         model.save(model.state(net), folder / "model.safetensors")
 
     folder = store.find("sft", spec) if only_find else store.get("sft", spec, compute)
     return None if folder is None else _expert(folder / "model.safetensors")
+
+
+def _to_finetune(base: Base, start: Expert | None, settings: Finetuning) -> LlamaForCausalLM:
+    """The base or an expert, ready for training; where asked for, its layers alone are trained."""
+    net = model.with_state(base.architecture, start.weights() if start else base.weights)
+    if settings.freeze_embeddings:
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_(layer_of(name) is not None)
+    return net.train()
 
 
 def interleaved(first: list, second: list) -> list:

@@ -21,7 +21,7 @@ from langmerge.cells import Cell, plain
 from langmerge.experts import Expert
 from langmerge.grid import best, chosen, merge_cell, pairs, run_of
 from langmerge.merging.task_vectors import norm, task_vector
-from langmerge.profiles import BASELINES, BEYOND, REPEATED, Profile
+from langmerge.profiles import BASELINES, BEYOND, FROZEN, REPEATED, Profile
 
 #: Methods that draw at random: from the run's seed.
 RANDOM = ("dare_linear", "dare_ties", "della")
@@ -71,7 +71,7 @@ def cells(
     What has to be trained is trained where the store lacks it. Raises LangmergeError where the
     profile has no settings of a method.
     """
-    if family in ("baselines", "repeated", *arms.ARMS):
+    if family in ("baselines", "repeated", "frozen", *arms.ARMS):
         return arms.cells(family, plan, core, processes, quiet)
     if family == "oracle":
         return oracle.cells(plan, core, processes, quiet)
@@ -93,6 +93,7 @@ def identity(plan: Profile) -> dict[str, object]:
         "mechanism": [DRAWS, RIVALS, SCALES],
         "baselines": [*BASELINES],
         "repeated": [*REPEATED],
+        "frozen": [*FROZEN],
         "parts": {name: [*its] for name, its in PARTS.items()},
         "sensitivity": {name: [*sweep[:2], *map(str, sweep[2])] for name, sweep in SWEEPS.items()},
         "bilingual": arms.ARMS["bilingual"],

@@ -121,12 +121,14 @@ def continued(plan: Profile, ct: Cell) -> list[Continued]:
     return [how for how in every if plan.runs(how[0], ct.ct_tokens, how[1])]
 
 
-def finetuning(plan: Profile, setting: str, values: Settings) -> Finetuning:
+def finetuning(
+    plan: Profile, setting: str, values: Settings, method: str = "ct_then_sft"
+) -> Finetuning:
     """The profile's fine-tuning with some of its values replaced."""
     try:
         return Finetuning.model_validate(plan.finetuning.model_dump() | values)
     except ValidationError as error:
-        where = f"profile {plan.name}: {setting}.ct_then_sft"
+        where = f"profile {plan.name}: {setting}.{method}"
         raise LangmergeError(f"{where}: {readable(error)}") from None
 
 

@@ -107,6 +107,19 @@ LOOKS |= {
     "layer_swapping_repeated": Look(
         "layer swapping, text repeated", "#C1121F", "$Y$", (0, (2, 2, 6, 2))
     ),
+    "sft_frozen": Look("SFT, embeddings frozen", "#B8B000", "$e$", (0, (1, 1, 4, 2))),
+    "ct_then_sft_frozen": Look(
+        "CT-then-SFT, embeddings frozen", "#C44E00", "$E$", (0, (10, 2, 1, 2))
+    ),
+    "task_arithmetic_frozen": Look(
+        "task arithmetic, embeddings frozen", "#1A9850", "$k$", (0, (8, 2, 4, 2))
+    ),
+    "ties_mean_frozen": Look(
+        "TIES (mean), embeddings frozen", "#7A52C7", "$h$", (0, (14, 2, 2, 2))
+    ),
+    "layer_swapping_frozen": Look(
+        "layer swapping, embeddings frozen", "#27496D", "$y$", (0, (3, 2, 8, 2))
+    ),
     "restored_sft": Look("lost SFT restored", "#2A9D8F", "$+$", (0, (2, 5))),
     "random_drop": Look("as many lost at random", "#7A7A00", "$?$", (0, (1, 5))),
     "rescaled_ct": Look("CT rescaled before election", "#2166AC", "$\\tau$", (0, (3, 5))),

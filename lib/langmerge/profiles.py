@@ -11,7 +11,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
 )
 
 from langmerge import paths
@@ -60,12 +62,20 @@ REPEATED = {
 }
 #: What the findings compare beside CORE: controls, and the ceiling in the target language.
 CONTROLS = ("target_sft", "half_sft", "chat_vector", "shuffled_ct", "norm_matched_ct")
+#: The family `frozen`: methods of the findings with SFT that leaves the embeddings as they are.
+FROZEN = {
+    "ct_then_sft_frozen": "ct_then_sft",
+    "task_arithmetic_frozen": "task_arithmetic",
+    "ties_mean_frozen": "ties_mean",
+    "layer_swapping_frozen": "layer_swapping",
+}
 #: Families of further models beside those of the findings; `langmerge.families` makes them.
 #: beyond: other remedies. untuned: their untuned defaults, and the baselines'. mechanism:
 #: interventions on the election. baselines: other ways to train on both. repeated: the findings
 #: with CT that reads its text again. sensitivity: one setting at a time. bilingual, rates: the
 #: findings with other CT. faster: with CT at twice the rate alone. oracle: settings chosen on a
-#: language's own dev items. parts: embeddings and layers of the updates apart.
+#: language's own dev items. parts: embeddings and layers of the updates apart. frozen: the findings
+#: with SFT that leaves the embeddings as they are.
 Family = Literal[
     "beyond",
     "untuned",
@@ -78,6 +88,7 @@ Family = Literal[
     "faster",
     "oracle",
     "parts",
+    "frozen",
 ]
 
 
@@ -105,12 +116,24 @@ class ContinualPretraining(BaseModel):
 
 
 class Finetuning(BaseModel):
-    """Supervised fine-tuning; every step sees new examples."""
+    """Supervised fine-tuning; every step sees new examples.
+
+    freeze_embeddings: whether all that is outside the layers stays as it is.
+    """
 
     model_config = ConfigDict(extra="forbid")
     learning_rate: float = Field(gt=0)
     steps: Positive
     batch: Positive
+    freeze_embeddings: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, told: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """What a run depends on; older runs lack what was always so."""
+        found = told(self)
+        if not self.freeze_embeddings:
+            del found["freeze_embeddings"]
+        return found
 
 
 class RepeatedText(BaseModel):
@@ -147,7 +170,8 @@ class Profile(BaseModel):
     default: dict[str, Settings]
     tuned: dict[str, Settings]
     families: Annotated[list[Family], Once] = []
-    #: The methods that are run, where not all are: CORE, CONTROLS, BEYOND, BASELINES and REPEATED.
+    #: The methods that are run, where not all are: CORE, CONTROLS, BEYOND, BASELINES, REPEATED
+    #: and FROZEN.
     #: Base, SFT and CT always are.
     only: Annotated[list[str], Once] = []
     #: The CT budgets of methods of the findings that are not run at all of them; ``default.NAME``
@@ -157,7 +181,12 @@ class Profile(BaseModel):
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods whose settings matter: of the findings, and of the families."""
-        more = {"beyond": BEYOND, "baselines": BASELINES, "repeated": (*REPEATED,)}
+        more = {
+            "beyond": BEYOND,
+            "baselines": BASELINES,
+            "repeated": (*REPEATED,),
+            "frozen": (*FROZEN,),
+        }
         return (*CORE, *(name for family in self.families for name in more.get(family, ())))
 
     def identity(self) -> dict[str, object]:
@@ -204,7 +233,7 @@ def load(name: str, **overrides: object) -> Profile:
         profile = Profile.model_validate(raw | {"name": name})
     except ValidationError as error:
         raise LangmergeError(f"profile {name}: {readable(error)}") from None
-    methods = (*CORE, *CONTROLS, *BEYOND, *BASELINES, *REPEATED)
+    methods = (*CORE, *CONTROLS, *BEYOND, *BASELINES, *REPEATED, *FROZEN)
     known = {"task": (profile.tasks, TASKS), "method": (profile.only, methods)}
     for what, (given, there) in known.items():
         for one in given:

@@ -21,7 +21,7 @@ from langmerge import arms, families, grid, paths, profiles, study
 from langmerge.cells import Cell
 from langmerge.errors import LangmergeError, nearest
 from langmerge.files import read_yaml_as, write_text
-from langmerge.profiles import BASELINES, BEYOND, CORE, REPEATED, Profile, Settings
+from langmerge.profiles import BASELINES, BEYOND, CORE, FROZEN, REPEATED, Profile, Settings
 
 MARK = "# --- below: chosen on the development languages by `langmerge tune`, then frozen ---\n"
 
@@ -200,14 +200,17 @@ def _trial_cells(
     beyond = [method for method in settings if method in BEYOND]
     trained = tuple(method for method in settings if method in BASELINES)
     repeated = tuple(method for method in settings if method in REPEATED)
+    frozen = tuple(method for method in settings if method in FROZEN)
     found: list[Cell] = []
     if any(method in CORE for method in settings):
         found += grid.cells(trial, processes=processes, quiet=quiet)
-    if beyond or trained or repeated:
+    if beyond or trained or repeated or frozen:
         starts = grid.starts(trial, processes, quiet)
         found += families.beyond(trial, starts, beyond)
         found += arms.baselines(trial, starts, processes, quiet, trained)
         found += arms.repeated(trial, starts, processes, quiet, repeated)
+        if frozen:
+            found += arms.frozen(trial, starts, processes, quiet, frozen)
     return [
         replace(cell, setting=str(number))
         for cell in found

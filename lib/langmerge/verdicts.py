@@ -41,6 +41,7 @@ PROFILES = {
     11: "reference-replay",
     12: "reference-replay",
     13: "reference-replay",
+    14: "reference-replay",
 }
 NOTHING = "nothing"
 
