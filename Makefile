@@ -33,8 +33,9 @@ reference: $(INSTALLED)
 	@$(BIN) -m langmerge reference $(ARGS)
 	@$(BIN) -m langmerge reference --profile reference-three-bases $(ARGS)
 
-# Another night: two more bases, three languages with every family of further models, and at twice
-# the rate of CT six others, four other bases and two of another trace (data/profiles).
+# Another night: two more bases, three languages with every family of further models, at twice the
+# rate of CT six others, four other bases and two of another trace, and a larger model, whose base
+# is trained first (data/profiles).
 reference-full: $(INSTALLED)
 	@$(BIN) -m langmerge reference --profile reference-five-bases $(ARGS)
 	@$(BIN) -m langmerge reference --profile reference-full $(ARGS)
@@ -44,6 +45,7 @@ reference-full: $(INSTALLED)
 	@$(BIN) -m langmerge reference --profile reference-faster-bases $(ARGS)
 	@$(BIN) -m langmerge reference --profile reference-traces $(ARGS)
 	@$(BIN) -m langmerge reference --profile reference-faster-traces $(ARGS)
+	@$(BIN) -m langmerge reference --profile reference-large --train-bases $(ARGS)
 
 # Every shipped language through the notebooks, as small as they go (make test takes one in turn).
 languages: $(INSTALLED)

@@ -355,6 +355,16 @@ def test_a_base_that_ships_is_found_after_one_of_the_users_own(known, tmp_path):
     assert base.meeting("wide", "tam_Taml").folder == shipped
 
 
+def test_a_base_that_does_not_ship_is_trained_by_what_is_known_of_it(known, quick_card):
+    told, recipe = base.known("wide"), base.load(known).recipe
+    shutil.rmtree(known)
+    assert base.is_known_alone("wide")
+    made = base.load(base.rebuild("wide"))
+    assert made.folder == known and made.recipe == recipe == told.recipe
+    assert made.hash == told.hash == base.hash_of("wide", "tam_Taml"), "the same machine"
+    assert not base.is_known_alone("wide")
+
+
 def test_another_base_is_made_beside_the_shipped_one(tiny_files, tmp_path, monkeypatch, quick_card):
     monkeypatch.setenv("LANGMERGE_HOME", str(tmp_path / "home"))
     run = partial(CliRunner().invoke, cli.app)

@@ -344,6 +344,25 @@ def test_fine_tuning_starts_from_a_checkpoint_and_learns(hub, whole, tmp_path):
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
+def test_fine_tuning_may_leave_the_embeddings_as_they_are(hub, tmp_path):
+    run = sft(hub, tmp_path / "sft", tokens=512, freeze_embeddings=True)
+    before, after = weights(hub / "base"), weights(training.finetune(run))
+    moved = {name for name, one in after.items() if not torch.equal(one.float(), before[name])}
+    assert moved == {name for name in before if ".layers." in name}
+    other = run.model_copy(update={"freeze_embeddings": False})
+    with pytest.raises(LangmergeError, match=r"other settings .*\(freeze_embeddings differ"):
+        training.finetune(other)
+
+
+def test_a_run_from_before_a_setting_was_there_is_gone_on_with(hub, whole, tmp_path):
+    run = sft(hub, tmp_path / "sft", tokens=512)
+    folder = training.finetune(run)
+    told = json.loads((run.out / "run.json").read_text())
+    assert told.pop("freeze_embeddings") is False
+    (run.out / "run.json").write_text(json.dumps(told))
+    assert training.finetune(run) == folder
+
+
 def test_other_settings_do_not_go_on_in_a_runs_folder(hub, whole):
     run = whole[0]
     with pytest.raises(LangmergeError, match=r"other settings .*\(learning_rate differ"):

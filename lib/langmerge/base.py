@@ -158,13 +158,26 @@ def build(
     removed when the base is finished. progress is called with (step, steps). seed: in place of
     the recipe's, for another base of the same kind.
     """
-    # The card measures the finished base, and so imports this module.
-    from langmerge import model_card
-
     how = recipe(recipe_file)
     if seed is not None:
         how = how.model_copy(update={"seed": seed})
-    out = out or paths.base()
+    return _build(how, out or paths.base(), progress)
+
+
+def rebuild(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Train a base that does not ship by the recipe that is known of it, as one of the user's own.
+
+    Other cores than its first ones (a GPU) give another base, known by another hash. Raises
+    LangmergeError where nothing is known of it.
+    """
+    return _build(known(name).recipe, new_folder(name), progress)
+
+
+def _build(how: BaseRecipe, out: Path, progress: Callable[[int, int], None] | None) -> Path:
+    """Train a base, or go on with it, and put it into place with its card."""
+    # The card measures the finished base, and so imports this module.
+    from langmerge import model_card
+
     work = paths.home() / "base" / _digest(how)
     work.mkdir(parents=True, exist_ok=True)
     finished = work / "finished"
@@ -304,12 +317,13 @@ def folder_of(name: str) -> Path:
         shipped = _shipped(name)
         if (shipped / "model.safetensors").is_file():
             return shipped
-        if _ships_alone(name):
+        if is_known_alone(name):
             raise LangmergeError(
                 f"the base {name} does not ship, only what is known of it ({shipped}) and "
                 "results of it. One like it: "
                 f"`langmerge base --name {name} --recipe FILE`, where README.md there has the "
-                "recipe; results of that one will not be pooled with the shipped ones."
+                "recipe, or `langmerge reference --train-bases` for all of a profile; results of "
+                "that one will not be pooled with the shipped ones."
             )
         if (recipe_of_it := paths.data() / f"base_recipe_{name}.yaml").is_file():
             raise LangmergeError(
@@ -359,7 +373,7 @@ def known(name: str) -> Known:
 
     Raises LangmergeError where there is neither.
     """
-    if _ships_alone(name):
+    if is_known_alone(name):
         told = json.loads((_shipped(name) / "base.json").read_text(encoding="utf-8"))
         recipe_of_it = BaseRecipe.model_validate(told["recipe"])
         return Known(_shipped(name), _digest_of(told["sha256"]), recipe_of_it)
@@ -369,7 +383,7 @@ def known(name: str) -> Known:
 
 def hash_of(name: str, language: str) -> str:
     """The hash of the base that `meeting` gives, which results are known by."""
-    if not _ships_alone(name):
+    if not is_known_alone(name):
         return meeting(name, language).hash
     its = known(name)
     if language not in its.recipe.trace.languages:
@@ -377,8 +391,8 @@ def hash_of(name: str, language: str) -> str:
     return its.hash
 
 
-def _ships_alone(name: str) -> bool:
-    """Whether there is a base's manifest alone, and no base of the user's own of that name."""
+def is_known_alone(name: str) -> bool:
+    """Whether of a base a manifest alone is there, and none of the user's own of that name."""
     if name == "base" or new_folder(name).is_dir():
         return False
     folder = _shipped(name)

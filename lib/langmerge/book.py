@@ -229,7 +229,15 @@ def in_short() -> list[str]:
 
     Empty without their rows.
     """
-    from langmerge import claims, larger, larger_bases, other_bases, reference, swapped_layers
+    from langmerge import (
+        claims,
+        frozen_embeddings,
+        larger,
+        larger_bases,
+        other_bases,
+        reference,
+        swapped_layers,
+    )
     from langmerge import verdicts as verdicts_page
 
     small, sizes = other_bases.all_bases(), larger_bases.runs()
@@ -248,13 +256,22 @@ def in_short() -> list[str]:
     said = f"In short, by the runs on several bases, which are the ones to go by: {told}."
     swapped = reference.load(verdicts_page.PROFILES[swapped_layers.ONCE])
     if swapped is not None:
-        judged = claims.judge(swapped, swapped_layers.ONCE, missing_ok=True)
-        (first,) = (it for it in judged if it.claim == claims.FINDINGS[swapped_layers.ONCE][1])
+        asked = (swapped_layers.ONCE, frozen_embeddings.FINDING)
+        one, other = (_word(swapped, finding) for finding in asked)
         said += (
             " A merge that the paper does not ask, swapping layers, is better than CT-then-SFT "
-            f"where text is scarce: **{first.verdict}** ({swapped_layers.ONCE})."
+            f"where text is scarce: **{one}** ({swapped_layers.ONCE}); and than CT-then-SFT whose "
+            f"SFT leaves the embeddings as they are: **{other}** ({frozen_embeddings.FINDING})."
         )
     return [said, ""]
+
+
+def _word(run: Any, finding: int) -> str:
+    """The verdict on the claim that stands for a finding."""
+    from langmerge import claims
+
+    judged = {it.claim: it for it in claims.judge(run, finding, missing_ok=True)}
+    return judged[claims.FINDINGS[finding][1]].verdict
 
 
 def headlines(

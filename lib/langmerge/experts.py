@@ -18,7 +18,6 @@ from langmerge import corpus, model, tasks, tokenizer, train
 from langmerge.base import Base
 from langmerge.files import sha256
 from langmerge.languages import load
-from langmerge.merging.tensors import layer_of
 from langmerge.model import StateDict
 from langmerge.profiles import ContinualPretraining, Finetuning, MixedFinetuning
 from langmerge.realize import Realizer
@@ -272,8 +271,7 @@ def _to_finetune(base: Base, start: Expert | None, settings: Finetuning) -> Llam
     """The base or an expert, ready for training; where asked for, its layers alone are trained."""
     net = model.with_state(base.architecture, start.weights() if start else base.weights)
     if settings.freeze_embeddings:
-        for name, parameter in net.named_parameters():
-            parameter.requires_grad_(layer_of(name) is not None)
+        model.train_layers_alone(net)
     return net.train()
 
 

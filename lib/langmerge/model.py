@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from langmerge.merging.tensors import layer_of
+
 # A bar for reading five megabytes is noise, and widgets in every notebook.
 logging.disable_progress_bar()
 
@@ -56,6 +58,12 @@ def with_state(architecture: LlamaConfig, weights: StateDict) -> LlamaForCausalL
     # Buffers (the rotary frequencies) are not in a state dict and have to be made anew.
     model.model.rotary_emb.__init__(config=architecture)
     return load_state(model, weights).eval()
+
+
+def train_layers_alone(model: torch.nn.Module) -> None:
+    """Let training leave all that is outside the layers as it is: embeddings, final norm, head."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(layer_of(name) is not None)
 
 
 def load_state(model: LlamaForCausalLM, weights: StateDict) -> LlamaForCausalLM:

@@ -252,6 +252,13 @@ def _blocks(told: dict[str, object]) -> dict[str, dict[str, float]]:
     return told.get("blocks", {"core": core})
 
 
+def bases_to_train(profile: str = PROFILE) -> list[str]:
+    """The bases of slices that are missing, of which there are no weights here."""
+    how = profiles.load(profile)
+    wanted = dict.fromkeys(one.base for one in slices(how) if not one.is_done(how))
+    return [name for name in wanted if base_module.is_known_alone(name)]
+
+
 def run(
     profile: str = PROFILE,
     processes: int | None = None,

@@ -119,6 +119,13 @@ def reference(
         bool,
         typer.Option("--seal", help="Only write hashes into slices from before these were kept."),
     ] = False,
+    train_bases: Annotated[
+        bool,
+        typer.Option(
+            "--train-bases",
+            help="First train the bases that do not ship, by what is known of their recipes.",
+        ),
+    ] = False,
     processes: Processes = None,
     scheduler: Scheduler = None,
 ) -> None:
@@ -126,7 +133,9 @@ def reference(
 
     Killed, it goes on with the next slice.
     """
+    from langmerge import base as lab_base
     from langmerge import reference as runs
+    from langmerge.progress import bar
 
     if seal:
         typer.echo(f"{len(runs.seal(profile))} slices sealed.")
@@ -135,6 +144,9 @@ def reference(
         _print_plan(profile)
         return
     use_scheduler(scheduler, processes)
+    for name in runs.bases_to_train(profile) if train_bases else ():
+        with bar(f"Training the base {name}") as progress:
+            lab_base.rebuild(name, progress)
     done = runs.run(profile, processes=processes, limit=limit)
     typer.echo(f"{len(done)} slices computed, {len(runs.plan(profile).query('~done'))} to go.")
 
@@ -166,6 +178,8 @@ def _print_plan(profile: str) -> None:
             for r in blocks.itertuples()
         ),
     )
+    for name in runs.bases_to_train(profile):
+        typer.echo(f"The base {name} has to be trained first (--train-bases).")
     left = found[~found["done"]]["seconds"].sum(min_count=1) / 60
     told = f"about {left:,.0f} minutes" if left > 0 else "no time is measured yet"
     to_do = (~found["done"]).sum()

@@ -197,9 +197,14 @@ class ContinualPretraining(Run):
 
 
 class Finetuning(Run):
-    """Fine-tuning on instructions, several examples a row, each blind to the others."""
+    """Fine-tuning on instructions, several examples a row, each blind to the others.
+
+    freeze_embeddings: whether the layers alone are trained, so that all outside of them
+    (embeddings, final norm, head) stays as it is.
+    """
 
     data: list[Instructions] = Field(min_length=1)
+    freeze_embeddings: bool = False
     tokens_per_step: Positive = 128 * 2048
     tokens: Positive = 884 * 128 * 2048
     min_learning_rate: float = Field(default=1e-5, gt=0)

@@ -32,6 +32,7 @@ from transformers import (
 from langmerge.errors import LangmergeError
 from langmerge.files import write_text
 from langmerge.merging import hub
+from langmerge.model import train_layers_alone
 from langmerge.provenance import provenance
 from langmerge.scale import cost, rows
 from langmerge.scale.settings import ContinualPretraining, Finetuning, Run
@@ -92,7 +93,10 @@ def _train(
         if arguments.process_index == 0:
             _check_disk(run, start)
             write_text(run.out / "run.json", json.dumps(_spec(run) | {"provenance": provenance()}))
-    trainer = _InOrder(run, load(start, torch.float32), arguments, data)
+    net = load(start, torch.float32)
+    if isinstance(run, Finetuning) and run.freeze_embeddings:
+        train_layers_alone(net)
+    trainer = _InOrder(run, net, arguments, data)
     _add_callbacks(trainer, run, tokenizer, progress, callbacks)
     newest = _newest(run.out / "state")
     with explained(run):
@@ -371,7 +375,9 @@ def _check_settings(run: Run) -> None:
     if not path.is_file():
         return
     there = json.loads(path.read_text(encoding="utf-8"))
-    other = sorted(key for key, value in _spec(run).items() if there.get(key) != value)
+    # What an older run does not tell was as it is where nothing is said of it now.
+    usual = {key: field.default for key, field in type(run).model_fields.items()}
+    other = sorted(key for key, now in _spec(run).items() if there.get(key, usual[key]) != now)
     if other:
         raise LangmergeError(
             f"{run.out}: a run with other settings was begun here ({', '.join(other)} differ). "
