@@ -156,7 +156,8 @@ def test_seeds_are_different_integers_from_zero_on(seeds, what):
 @pytest.mark.parametrize(
     ("override", "what"),
     [
-        ({"budgets": [2048 * 3 + 1]}, "the budget 6145 is no multiple of 2048"),
+        ({"budgets": [2048 * 3 + 1]}, "6145 is no multiple of 2048 tokens, one CT step: 6144"),
+        ({"budgets": [7]}, "2048 is the nearest"),
         ({"budgets": [0]}, "budgets.0"),
         ({"budgets": [True]}, "budgets.0: True"),
         ({"budgets": [2048, 2048]}, "budgets: given twice: 2048"),

@@ -244,8 +244,10 @@ def load(name: str, **overrides: object) -> Profile:
     step = profile.continual_pretraining.tokens_per_step
     for budget in profile.budgets:
         if budget % step:
+            near = max(1, round(budget / step)) * step
             raise LangmergeError(
-                f"profile {name}: the budget {budget} is no multiple of {step} tokens, one CT step"
+                f"profile {name}: the budget {budget} is no multiple of {step} tokens, one CT "
+                f"step: {near} is the nearest"
             )
     return profile
 

@@ -24,7 +24,11 @@ from langmerge.cli.printing import print_table
 )
 def merge(
     recipe: Annotated[
-        str, typer.Argument(help="A recipe's file (YAML as mergekit's), or a shipped one: laptop.")
+        str,
+        typer.Argument(
+            help="A recipe's file (YAML as mergekit's), or a shipped one: laptop, or for the "
+            "paper's checkpoints ben, bod, mon, tam, tel and uig."
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="The folder of the merged model; new or empty.")],
     plan: Annotated[
