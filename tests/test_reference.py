@@ -242,6 +242,30 @@ def test_the_plan_says_what_is_there_and_what_the_rest_takes(lab, finished):
     assert "0 slices computed, 0 to go." in done.output
 
 
+def test_what_is_added_to_a_run_leaves_the_measured_times_of_the_rest():
+    def told(**blocks):
+        its = {
+            name: {"models": models, "computed": computed, "seconds": seconds}
+            for name, (models, computed, seconds) in blocks.items()
+        }
+        return {"cpu": "one", "cores": 2, "seconds": 1.0, "models": 9, "blocks": its}
+
+    before, now = told(core=(4, 4, 40.0)), told(core=(4, 0, 0.1), beyond=(5, 5, 60.0))
+    found = reference._timed(now, before)
+    assert found["blocks"] == {"core": before["blocks"]["core"], "beyond": now["blocks"]["beyond"]}
+    assert found["seconds"] == 100.0
+    for other in (
+        {},
+        before | {"beside": "another run"},
+        before | {"cpu": "another"},
+        told(core=(3, 3, 30.0)),
+        told(core=(4, 1, 10.0)),
+    ):
+        assert reference._timed(now, other) == now
+    again = told(core=(4, 4, 50.0))
+    assert reference._timed(again, before) == again, "measured anew"
+
+
 def test_what_was_computed_beside_other_work_is_no_measure_of_time(lab, finished):
     how = reference.profiles.load("many")
     (first, *others), known = reference.slices(how), reference.plan("many")

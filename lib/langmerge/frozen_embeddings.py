@@ -12,6 +12,7 @@ from langmerge import claims, full_run, markdown, other_bases, plotting, referen
 from langmerge.claims import Verdict
 from langmerge.profiles import FROZEN
 from langmerge.study import Results
+from langmerge.swapped_layers import MEASURES
 
 #: The finding that the run decides here.
 FINDING = 14
@@ -19,7 +20,6 @@ FINDING = 14
 PAIRS = {"sft": "sft_frozen", **{like: method for method, like in FROZEN.items()}}
 #: What stands beside them, and has no such SFT here.
 BESIDE = ("ct", "ct_then_sft_replay")
-MEASURES = {"accuracy": "Accuracy (%)", "bits_per_byte": "Bits per byte"}
 SETTINGS = ["tuned", "fixed"]
 
 

@@ -301,6 +301,7 @@ def save(one: Slice, results: Results, how: Profile, seconds: float) -> None:
     """Write a slice; its provenance comes last, so that one cut off is not taken for whole."""
     folder = paths.results() / one.within
     folder.mkdir(parents=True, exist_ok=True)
+    before = one.told()
     (folder / "provenance.json").unlink(missing_ok=True)
     its = {name: getattr(results, name) for name in _FRAMES}
     its |= {name: its[name][its[name]["language"] == one.language] for name in _FILES}
@@ -317,7 +318,33 @@ def save(one: Slice, results: Results, how: Profile, seconds: float) -> None:
             for block, its in results.blocks.items()
         },
     }
-    _tell(folder, told | _sealed(one, how, folder))
+    _tell(folder, _timed(told, before) | _sealed(one, how, folder))
+
+
+def _timed(told: dict[str, object], before: dict[str, object]) -> dict[str, object]:
+    """A slice's provenance with what its blocks took when they were last computed whole.
+
+    What is added to a profile finds the rest in the store, where it costs nothing. before: the
+    provenance of the same slice until now; a block of another number of models is another block,
+    and another processor takes another time.
+    """
+    machine = ("cpu", "cores")
+    if not before or "beside" in before or any(told.get(it) != before.get(it) for it in machine):
+        return told
+    then, now = _blocks(before), _blocks(told)
+    kept = {
+        name: then[name]
+        for name, its in now.items()
+        if name in then
+        and then[name]["models"] == its["models"]
+        and _is_whole(before, name)
+        and not _is_whole(told, name)
+    }
+    if not kept:
+        return told
+    blocks = now | kept
+    seconds = round(sum(its["seconds"] for its in blocks.values()), 1)
+    return told | {"blocks": blocks, "seconds": seconds}
 
 
 def _sealed(one: Slice, how: Profile, folder: Path) -> dict[str, object]:
