@@ -505,7 +505,7 @@ def parts(found: pd.DataFrame) -> Figure:
         ax.set_xticks(range(len(steps)), list(steps))
         ax.set_xlabel("what is added of the CT update")
         ax.set_ylabel(what)
-    axes[0].legend(loc="best")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return _with_alt(fig, f"SFT's layers with parts of the two updates. {'; '.join(told)}.")
 
 
