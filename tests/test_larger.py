@@ -79,7 +79,7 @@ def test_slack_is_held_against_what_the_experts_know_alone(said, runs):
 
 def test_it_says_how_much_larger_and_where_it_was_computed(said):
     assert "1,590,400 parameters" in said and "NVIDIA H200" in said
-    assert "3 of the 16 that the profile names" in said
+    assert "3 of the 8 that the profile names" in said
 
 
 def test_the_shipped_base_has_as_many_parameters_as_its_recipe_says():
