@@ -292,12 +292,14 @@ def test_methods_with_budgets_of_their_own_are_made_at_no_others(results, untrai
     assert at["ties_sv"] == {least}
     assert at["ties_mean"] == at["ct"] == set(BUDGETS)
     assert set(few.rows["cell"]) < set(results.rows["cell"])
-    few = run(budgets_of={"default.ct_then_sft": [most], "default.average": [least]})
-    at = few.rows.groupby(["method", "setting"])["ct_tokens"].unique().map(set)
+    one = run(budgets_of={"default.ct_then_sft": [most], "tuned.average": [least]})
+    at = one.rows.groupby(["method", "setting"])["ct_tokens"].unique().map(set)
     assert at["ct_then_sft", "default"] == {most}
+    assert at["average", "default"] == set(BUDGETS), "in other settings it is run at all"
+    both = run(tuned={"average": {"alpha": 0.3}}, budgets_of={"default.average": [least]})
+    at = both.rows.groupby(["method", "setting"])["ct_tokens"].unique().map(set)
     assert at["average", "default"] == {least}
-    assert at["ct_then_sft", "tuned"] == at["average", "tuned"] == set(BUDGETS)
-    assert set(few.rows["cell"]) < set(results.rows["cell"])
+    assert at["average", "tuned"] == set(BUDGETS)
 
 
 def test_another_seed_is_another_run(results, fits):
