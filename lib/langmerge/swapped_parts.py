@@ -1,4 +1,4 @@
-"""The last part of the chapter on swapping layers: what of it helps, by intervention.
+"""A part of the chapter on swapping layers: what of it helps, by intervention.
 
 Made when the book is built, from committed rows alone: those of ``reference-replay``, in which the
 embeddings and the layers of the two updates are apart (`families.PARTS`), and the trials by which
